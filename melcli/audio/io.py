@@ -1,0 +1,141 @@
+"""Reading audio of any format, rate and channel count as mono float32, whole or block by block, and writing it.
+
+Shapes: S samples.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from melcli.audio.decode import END_SLACK_SECONDS, Decoder, Source, name_of, open_audio
+from melcli.audio.resample import Resampler
+from melcli.errors import AudioError
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What a file's header says. rate in Hz, duration in seconds (None where only decoding would tell)."""
+
+    rate: int
+    channels: int
+    duration: float | None
+
+
+def probe(source: Source) -> AudioInfo:
+    """The rate, channels and duration of an audio file, without decoding it. Raises AudioError as `load` does."""
+    with open_audio(source) as decoder:
+        if decoder.frames == 0:
+            raise AudioError(f"{name_of(source)}: holds no samples")
+        return AudioInfo(decoder.rate, decoder.channels, None if decoder.frames is None else decoder.frames / decoder.rate)
+
+
+def load(source: Source, rate: int, *, start: float | None = None, end: float | None = None) -> Tensor:
+    """wave_S: float32 mono at `rate` Hz, of the seconds from `start` to `end`; only these are decoded where the format can seek.
+
+    source: a path, or an open binary file such as standard input. Channels are averaged.
+    Raises AudioError, one line with the name, where it is missing, a directory, empty, unreadable, truncated, not audio, has no samples or
+    has NaN or infinite samples, or where start and end are not inside it.
+    """
+    with open_audio(source) as decoder:
+        resampler = Resampler(decoder.rate, rate)
+        parts = [resampler.push(wave_S) for wave_S in _mono(decoder, name_of(source), start, end)]
+        parts.append(resampler.finish())
+    return torch.cat(parts) if len(parts) > 2 or len(parts[1]) else parts[0]
+
+
+def stream(source: Source, rate: int, block_seconds: float = 30.0, *, start: float | None = None, end: float | None = None) -> Iterator[Tensor]:
+    """The samples of `load`, in blocks of `block_seconds` (the last one shorter), for files too long to hold. Raises AudioError as it does."""
+    size = max(1, round(block_seconds * rate))
+    with open_audio(source) as decoder:
+        resampler = Resampler(decoder.rate, rate)
+        held: list[Tensor] = []
+        count = 0
+        for wave_S in _resampled(_mono(decoder, name_of(source), start, end), resampler):
+            held.append(wave_S)
+            count += len(wave_S)
+            if count >= size:
+                *blocks, rest_S = torch.cat(held).split(size)
+                # the last piece may be whole, but is then a block like the others once more samples come
+                yield from blocks
+                held, count = [rest_S], len(rest_S)
+        if count:
+            yield from torch.cat(held).split(size)
+
+
+def _resampled(waves: Iterator[Tensor], resampler: Resampler) -> Iterator[Tensor]:
+    for wave_S in waves:
+        yield resampler.push(wave_S)
+    yield resampler.finish()
+
+
+def _mono(decoder: Decoder, name: str, start: float | None, end: float | None) -> Iterator[Tensor]:
+    """The decoder's blocks between two times as mono tensors at the file's rate, with every check on the samples."""
+    rate, frames = decoder.rate, decoder.frames
+    if frames == 0:
+        raise AudioError(f"{name}: holds no samples")
+    first, last = round((start or 0.0) * rate), None if end is None else round(end * rate)
+    if first < 0 or (last is not None and last <= first):
+        raise AudioError(f"{name}: start {start or 0:g} s and end {end:g} s are not 0 <= start < end")
+    if frames is not None and (first >= frames or (last is not None and last > frames + END_SLACK_SECONDS * rate)):
+        asked = f"start {start:g} s" if first >= frames else f"end {end:g} s"
+        raise AudioError(f"{name}: {asked} is after its end at {frames / rate:.2f} s")
+    weights = np.full(decoder.channels, 1.0 / decoder.channels, dtype=np.float32)
+    empty = True
+    for block in decoder.blocks(first, last):
+        wave_S = torch.from_numpy(block[:, 0] if block.shape[1] == 1 else block @ weights)
+        if not math.isfinite(float(wave_S.sum())):
+            raise AudioError(f"{name}: holds NaN or infinite samples")
+        empty = False
+        yield wave_S
+    if empty:
+        raise AudioError(f"{name}: holds no samples" + (f" after {start:g} s" if start else ""))
+
+
+def save(path: str | os.PathLike[str], wave_S: Tensor, rate: int) -> None:
+    """Writes mono audio in the format of the suffix (wav: 16 bit), under a temporary name first so that no half file is ever seen.
+
+    Samples outside [-1, 1] are clipped. Raises AudioError where the samples are not finite or the file cannot be written.
+    """
+    path = Path(path)
+    kind = path.suffix.lower().lstrip(".")
+    formats = {
+        "wav": ("WAV", "PCM_16"),
+        "flac": ("FLAC", "PCM_16"),
+        "ogg": ("OGG", "VORBIS"),
+        "opus": ("OGG", "OPUS"),
+        "mp3": ("MP3", "MPEG_LAYER_III"),
+    }
+    if kind not in formats:
+        raise AudioError(f"{path}: cannot write '{path.suffix}'; valid are {', '.join('.' + name for name in formats)}")
+    wave_S = wave_S.detach().to("cpu", torch.float32).reshape(-1)
+    if not math.isfinite(float(wave_S.sum())):
+        raise AudioError(f"{path}: not written: NaN or infinite samples")
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = file.name
+            soundfile.write(file, wave_S.clamp(-1.0, 1.0).numpy(), rate, format=formats[kind][0], subtype=formats[kind][1])
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except (OSError, soundfile.LibsndfileError) as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise AudioError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

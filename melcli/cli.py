@@ -1,0 +1,378 @@
+"""The `melcli` command: each sub-command parses, makes one call and prints.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 all done, 1 some inputs failed, 2 usage or configuration, 130 interrupted.
+torch and what needs it are imported inside the commands, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from melcli import console
+from melcli.errors import MelcliError, UsageError
+
+app = typer.Typer(name="melcli", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+models_app = typer.Typer(help="What has a name here: models, and with --kind inputs, mel presets, corpora and the rest.", rich_markup_mode=None)
+recipes_app = typer.Typer(help="The recipes that ship with melcli.", rich_markup_mode=None)
+app.add_typer(models_app, name="models")
+app.add_typer(recipes_app, name="recipes")
+
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute; auto takes the best there is.")]
+Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="What to compute in.")]
+BatchSize = Annotated[str, typer.Option(metavar="N|auto", help="Utterances decoded together; auto fits the memory.")]
+Root = Annotated[Path | None, typer.Option(help="Folder that holds the corpora given by name.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine; never download.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results, warnings and errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")]
+Kind = Annotated[str, typer.Option(help="What to look at instead of models: speech-input, mel, task, corpus, normaliser, ...")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """Speech language models that read mel spectrograms directly: features, training, transcripts, scores."""
+    if version:
+        from melcli import __version__
+
+        print(f"melcli {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def featurize(
+    source: Annotated[str, typer.Argument(help="A manifest, folder, corpus name (librispeech:dev-clean) or hf:REPO.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the shards; those that are finished there are kept.")],
+    mel: Annotated[str, typer.Option(help="Mel preset; `melcli models ls --kind mel` lists them.")] = "phi4mm",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Shards made at a time.  [default: the number of cores]")] = None,
+    dtype: Annotated[Literal["float16", "float32", "bfloat16"], typer.Option(help="Number format on disk.")] = "float16",
+    augment: Annotated[bool, typer.Option("--augment", help="Change speed, level, room and noise at random before the features.")] = False,
+    copies: Annotated[int, typer.Option(min=1, help="With --augment: times each utterance is stored, each time changed anew.")] = 1,
+    seed: Annotated[int, typer.Option(help="What --augment draws from.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace features made with other options or of other audio.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Also draw durations and a few spectrograms into the folder.")] = False,
+    device: Device = "auto",
+    root: Root = None,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Turn audio into mel spectrogram shards.
+
+    \b
+    melcli featurize librispeech:train-clean-100 -o features/ --mel phi4mm
+    """
+    _prepare(quiet, verbose, offline)
+    from melcli.audio.augment import Augment
+    from melcli.featurize import HISTOGRAM_EDGES, Estimate
+    from melcli.featurize import featurize as run
+
+    def announce(plan: Estimate) -> None:
+        console.decided([("mel", mel), ("plan", f"{plan.utterances:,} utterances, {plan.hours:.2f} h, about {plan.size / 1e6:,.1f} MB")])
+
+    with console.progress("featurize", None) as bar:
+        done = run(
+            source,
+            out,
+            mel,
+            jobs=jobs,
+            dtype=dtype,
+            augment=Augment() if augment else None,
+            copies=copies,
+            seed=seed,
+            device=device,
+            root=root,
+            offline=offline,
+            overwrite=overwrite,
+            announce=announce,
+            progress=lambda shard: bar.advance(1, f"shard {shard.index}: {shard.utterances} utterances"),
+        )
+    labels = [f"{low:g}-{high:g}" for low, high in itertools.pairwise(HISTOGRAM_EDGES)]
+    console.histogram("seconds  utterances", labels, done.histogram)
+    kept = f", {done.skipped_shards} of them there already" if done.skipped_shards else ""
+    print(f"{done.folder}: {done.utterances} utterances, {done.hours:.2f} h, {done.size / 1e6:.1f} MB in {done.shards} shards{kept}")
+    if plot:
+        from melcli.plot import plot_features
+
+        print(*plot_features(done.folder), sep="\n")
+    _finish([(failure.id, failure.error) for failure in done.failures], done.utterances + len(done.failures))
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or YAML file.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings over the recipe's: train.lr=5e-4 data.root=data.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run; the default is runs/NAME.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="auto|CHECKPOINT", help="Go on from the last checkpoint in the folder (auto), or this one.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read data, build the model, plan the batches, say it all, and stop.")] = False,
+    smoke: Annotated[int | None, typer.Option(min=1, metavar="N", help="Train N steps on little data, to see that everything runs.")] = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the resolved recipe as YAML and exit.")] = False,
+    devices: Annotated[int, typer.Option(min=1, help="Processes to train with, one a device.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's seed.")] = None,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a model by a recipe.
+
+    \b
+    melcli train recipes/digits.yaml data.root=data
+    """
+    _prepare(quiet, verbose, offline)
+    from melcli import launch
+    from melcli.recipe import load
+
+    settings = [*(settings or []), *([] if seed is None else [f"seed={seed}"])]
+    resolved = load(recipe, settings)
+    if print_config:
+        from melcli.config import dump_yaml
+
+        print(dump_yaml(resolved), end="")
+        return
+    if devices > 1 and not launch.is_worker():
+        flags = {"--quiet": quiet, "--verbose": verbose, "--offline": offline, "--dry-run": dry_run}
+        options = {"--out": out, "--resume": resume, "--smoke": smoke}
+        given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
+        raise typer.Exit(launch.launch(devices, ["train", recipe, *settings, *given, *(name for name, on in flags.items() if on)]))
+    if launch.is_worker():
+        launch.join()
+    from melcli.train import train as run
+
+    result = run(resolved, out, resume=resume, smoke=smoke, dry_run=dry_run)
+    if result is not None:
+        print(result.folder)
+
+
+@app.command()
+def transcribe(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Files, folders, patterns, JSONL manifests, or - for audio on standard input.")],
+    model: Annotated[str, typer.Option(help="A model's name, folder or hub id.")] = "tiny-en",
+    format: Annotated[Literal["txt", "json", "jsonl", "all"], typer.Option("--format", "-f", help="What to write.")] = "txt",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write a file an input into this folder, keeping the tree, instead of stdout.")
+    ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders of a folder too.")] = False,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out inputs whose output is in the folder already.")] = False,
+    batch_size: BatchSize = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    offline: Offline = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Turn speech into text.
+
+    \b
+    melcli transcribe talk.mp3
+    melcli transcribe -r interviews/ -f json -o transcripts/
+    """
+    _prepare(quiet, verbose, offline)
+    from melcli.inputs import open_inputs
+    from melcli.transcripts import open_output, write_all
+
+    size = _batch_size(batch_size)
+    with open_inputs(paths, recursive=recursive) as inputs, open_output(inputs, format, out, skip_existing) as output:
+        todo = output.todo
+        if len(todo) < len(inputs.items):
+            console.note(f"{len(inputs.items) - len(todo)} of {len(inputs.items)} are done already and skipped")
+        transcripts = iter(())
+        if todo:
+            from melcli.transcribe import Transcriber
+
+            transcriber = Transcriber.load(model, device=device, dtype=dtype, batch_size=size)
+            console.decided(transcriber.decisions)
+            transcripts = transcriber.transcribe(todo)
+        with console.progress("transcribe", len(todo)) as bar:
+            failed = write_all(transcripts, output, done=lambda transcript: bar.advance(1, transcript.name))
+    _finish(failed, inputs.total)
+
+
+@app.command()
+def score(
+    manifest: Annotated[list[str] | None, typer.Option(metavar="SOURCE", help="A manifest, folder or corpus with texts; may repeat.")] = None,
+    hyp: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="JSONL with text and pred_text, instead of a model; may repeat.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A model's name, folder or hub id; may repeat.  [default: tiny-en]")] = None,
+    protocol: Annotated[str, typer.Option(help="How texts are normalised: plain or none.")] = "plain",
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N utterances of each set.")] = None,
+    format: Annotated[Literal["table", "json"], typer.Option("--format", "-f", help="What to print.")] = "table",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSONL file for every raw text and transcript.")] = None,
+    batch_size: BatchSize = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    root: Root = None,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure word and character errors, of a model or of a file of transcripts.
+
+    \b
+    melcli score --manifest dev.jsonl --model tiny-en
+    melcli score --hyp results.jsonl -f json
+    """
+    _prepare(quiet, verbose, offline)
+    from melcli.score import COLUMNS
+    from melcli.score import score as run
+
+    size = _batch_size(batch_size)
+    if hyp and model:
+        raise UsageError("--hyp scores transcripts that exist; leave out --model.")
+
+    def load(name: str):
+        from melcli.transcribe import Transcriber
+
+        transcriber = Transcriber.load(name, device=device, dtype=dtype, batch_size=size)
+        console.decided(transcriber.decisions, title=name if model and len(model) > 1 else "")
+        return transcriber
+
+    reports = run(
+        manifests=manifest or [],
+        hypotheses=hyp or [],
+        models=model or ["tiny-en"],
+        protocol=protocol,
+        root=root,
+        limit=limit,
+        output=out,
+        offline=offline,
+        load=load,
+        done=lambda name, set_name: console.detail(f"{name}: {set_name} done"),
+    )
+    if format == "json":
+        objects = [report.as_dict() for report in reports]
+        print(json.dumps(objects if len(objects) > 1 else objects[0]))
+    else:
+        console.table(COLUMNS, [row for report in reports for row in report.rows()], stdout=True)
+    failed = [failure for report in reports for failure in report.failures]
+    _finish(failed, len(failed) + sum(s.counts.utterances for report in reports for s in report.sets.values()))
+
+
+@app.command()
+def doctor(quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Say what works on this machine, and the remedy for what does not."""
+    _prepare(quiet, verbose)
+    from melcli.doctor import checks
+
+    found = list(checks())
+    console.table(("what", "state", "detail"), [(c.name, c.status, c.detail) for c in found], stdout=True)
+    if any(check.status == "broken" for check in found):
+        raise typer.Exit(1)
+
+
+@models_app.command("ls")
+def models_ls(kind: Kind = "model") -> None:
+    """List the names of a kind with a line on each."""
+    from melcli import registry
+
+    rows = [(entry.name, entry.summary, entry.licence) for entry in registry.entries(kind)]
+    console.table((kind, "what it is", "licence"), rows, stdout=True)
+
+
+@models_app.command("show")
+def models_show(name: Annotated[str, typer.Argument(help="A name, or a model's folder.")], kind: Kind = "model") -> None:
+    """Say all there is to know about one name without loading it."""
+    from melcli import registry
+    from melcli.describe import describe
+
+    if kind == "model" and os.path.isdir(name):
+        rows = describe(Path(name))
+    else:
+        entry = registry.get(kind, name)
+        rows = [("name", entry.name), ("kind", entry.kind), ("what it is", entry.summary), ("target", entry.target)]
+        rows += [(label, value) for label, value in (("licence", entry.licence), ("sha256", entry.sha256)) if value]
+        rows += describe(entry.path()) if kind == "model" else []
+    console.table(("property", "value"), rows, stdout=True)
+
+
+@recipes_app.command("ls")
+def recipes_ls() -> None:
+    """List the recipes with a line on each."""
+    models_ls("recipe")
+
+
+@recipes_app.command("show")
+def recipes_show(name: Annotated[str, typer.Argument(help="A recipe's name.")]) -> None:
+    """Print a recipe as it is written."""
+    from melcli import registry
+
+    print(registry.get("recipe", name).path().read_text(encoding="utf-8"), end="")
+
+
+@recipes_app.command("copy")
+def recipes_copy(
+    name: Annotated[str, typer.Argument(help="A recipe's name.")],
+    to: Annotated[Path | None, typer.Argument(help="File or folder; the default is NAME.yaml here.")] = None,
+) -> None:
+    """Copy a recipe to change it. A file that exists is never overwritten."""
+    from melcli import registry
+
+    text = registry.get("recipe", name).path().read_text(encoding="utf-8")
+    target = Path(f"{name}.yaml") if to is None else to / f"{name}.yaml" if to.is_dir() else to
+    if target.exists():
+        raise UsageError(f"{target} exists already; give another name.")
+    target.write_text(text, encoding="utf-8")
+    print(target)
+
+
+def _prepare(quiet: bool, verbose: bool, offline: bool = False) -> None:
+    if quiet and verbose:
+        raise UsageError("-q and -v contradict each other.")
+    console.set_level(console.QUIET if quiet else console.VERBOSE if verbose else console.NORMAL)
+    if offline:  # how the Hugging Face libraries are told; they read it once, when they are imported
+        os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
+def _batch_size(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--batch-size {text}: must be a number of at least 1, or auto.")
+    return int(text)
+
+
+def _finish(failed: Sequence[tuple[str, str]], total: int) -> None:
+    """Exit 1 with a list where inputs failed."""
+    if failed:
+        console.failures(failed, total)
+        raise typer.Exit(1)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script: runs the app and turns every mistake of the user into one line and an exit code."""
+    try:
+        code = app(args=None if arguments is None else list(arguments), prog_name="melcli", standalone_mode=False) or 0
+        sys.stdout.flush()
+    except MelcliError as error:
+        console.error(str(error))
+        code = error.exit_code
+    except typer.BadParameter.__mro__[1] as error:  # typer's UsageError, which it does not export
+        command = "melcli" if error.ctx is None else error.ctx.command_path
+        console.error(f"{error.format_message().replace('Value error, ', '')} See {command} --help.")
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except BrokenPipeError:  # `| head` has had enough; keep the interpreter from complaining about it when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        console.error(f"{error.filename}: {error.strerror}.")
+        code = 2
+    if code == 130:
+        print("interrupted", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""What the user sees besides results: decisions, progress, tables and errors, all on stderr. Results belong to stdout and to the commands.
+
+rich is imported when something is shown, so that importing this costs nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+QUIET, NORMAL, VERBOSE = -1, 0, 1
+_level = NORMAL
+
+
+def set_level(level: int) -> None:
+    """QUIET shows errors only, VERBOSE adds what `detail` says."""
+    global _level
+    _level = level
+
+
+def level() -> int:
+    """The level that is set: QUIET, NORMAL or VERBOSE."""
+    return _level
+
+
+def decided(decisions: Mapping[str, str] | Iterable[tuple[str, str]], title: str = "") -> None:
+    """Say once what was decided and why, a line each: `device  cpu: no accelerator found`."""
+    rows = list(decisions.items() if isinstance(decisions, Mapping) else decisions)
+    if _level < NORMAL or not rows:
+        return
+    if title:
+        _line(f"{title}:")
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        _line(f"  {name:<{width}}  {value}")
+
+
+def note(message: str) -> None:
+    """One line of progress; nothing when quiet."""
+    if _level >= NORMAL:
+        _line(message)
+
+
+def detail(message: str) -> None:
+    """One line for those who asked for more with -v."""
+    if _level >= VERBOSE:
+        _line(message)
+
+
+def warn(message: str) -> None:
+    """One line that is shown even when quiet: something may not be as the user thinks."""
+    _line(f"warning: {message}")
+
+
+def error(message: str) -> None:
+    """One line that says what is wrong. The exit code is the caller's."""
+    _line(f"error: {' '.join(str(message).split())}")
+
+
+def failures(failed: Sequence[tuple[str, str]], total: int) -> None:
+    """Which inputs failed and why, a line each: shown whatever the level, since the exit code is 1 because of it."""
+    lines = [f"{name}: {' '.join(reason.removeprefix(f'{name}: ').split())}" for name, reason in failed]
+    if lines and total == 1:
+        error(lines[0])
+    elif lines:
+        _line(f"{len(lines)} of {total} failed:")
+        for line in lines:
+            _line(f"  {line}")
+
+
+def histogram(title: str, labels: Sequence[str], counts: Sequence[int]) -> None:
+    """Bars of text, a line a bin; bins with nothing in them at either end are left out."""
+    filled = [position for position, count in enumerate(counts) if count]
+    if _level < NORMAL or not filled:
+        return
+    shown = range(filled[0], filled[-1] + 1)
+    widths = max(len(labels[i]) for i in shown), max(len(f"{counts[i]:,}") for i in shown)
+    _line(title)
+    for i in shown:
+        _line(f"  {labels[i]:>{widths[0]}}  {counts[i]:>{widths[1]},}  {'#' * -(-40 * counts[i] // max(counts))}")
+
+
+class Progress:
+    """A bar on a terminal; elsewhere nothing but what the command says itself."""
+
+    def __init__(self, bar: Any, task: Any) -> None:
+        self._bar, self._task = bar, task
+
+    def advance(self, amount: float = 1, message: str | None = None) -> None:
+        """Move on by `amount` of the total, and show `message` behind the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, advance=amount, **({} if message is None else {"message": message}))
+
+
+@contextmanager
+def progress(description: str, total: float | None) -> Iterator[Progress]:
+    """A progress bar with time passed and time left; invisible when quiet and where stderr is not a terminal."""
+    if _level < NORMAL or not sys.stderr.isatty():
+        yield Progress(None, None)
+        return
+    from rich import progress as bars
+
+    times = (bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
+    columns = ("{task.description}", bars.BarColumn(), bars.MofNCompleteColumn(), *times, "{task.fields[message]}")
+    with bars.Progress(*columns, console=_console(sys.stderr), transient=True) as bar:
+        yield Progress(bar, bar.add_task(description, total=total, message=""))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None, stdout: bool = False) -> None:
+    """A table; `stdout` where it is the command's result. Columns of numbers are aligned to the right; nothing is cut off."""
+    from rich.table import Table
+
+    if _level < NORMAL and not stdout:
+        return
+    rows = [[("" if cell is None else str(cell)) for cell in row] for row in rows]
+    shown = Table(title=title, box=None, title_justify="left", pad_edge=False)
+    for position, name in enumerate(columns):
+        cells = [row[position] for row in rows if row[position]]
+        numeric = bool(cells) and all(cell.replace(".", "").replace(",", "").lstrip("-").isdigit() or cell == "-" for cell in cells)
+        shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*row)
+    stream = sys.stdout if stdout else sys.stderr
+    _console(stream).print(shown)
+
+
+def _line(text: str) -> None:
+    """Plain text: a path or a message is never read as markup, never wrapped."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _console(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    # Off a terminal rich assumes 80 columns and would fold; with room for any table a row stays one line, for grep.
+    return Console(file=stream, highlight=False, markup=False, **({} if stream.isatty() else {"width": 1000}))

@@ -1,0 +1,79 @@
+"""The training data set: batch number in, packed tensors out, the same on every machine and after every restart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from melcli.data.collate import pack
+from melcli.data.features import Joined
+from melcli.data.packing import BatchPlan
+from melcli.data.tasks import Encoder
+from melcli.errors import AudioError
+
+
+class TrainingBatches(Dataset):
+    """Batch number `step` of the whole training.
+
+    Each utterance draws its augmentation from a generator seeded by (seed, epoch, utterance), so a batch does not depend on which worker
+    makes it or on what was made before. An utterance whose audio cannot be read is left out of its batch and `on_failure` is told.
+    """
+
+    def __init__(
+        self,
+        features: Joined,
+        text_ids: list[list[int]],
+        encoder: Encoder,
+        plan: BatchPlan,
+        *,
+        steps: int,
+        patches: Callable[[int], int],
+        pad_id: int,
+        seed: int,
+        on_failure: Callable[[str], None],
+    ) -> None:
+        self.features = features
+        self.text_ids = text_ids
+        self.encoder = encoder
+        self.plan = plan
+        self.steps = steps
+        self.patches = patches
+        self.pad_id = pad_id
+        self.seed = seed
+        self.on_failure = on_failure
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        epoch, rows = self.plan.locate(step)
+        packed = []
+        for row in rows:
+            examples = []
+            for index in row:
+                try:
+                    examples.append(self._example(index, epoch))
+                except AudioError as error:
+                    self.on_failure(str(error))
+            if examples:
+                packed.append(examples)
+        if not packed:
+            return self[(step + 1) % self.steps]
+        return pack(packed, self.pad_id)
+
+    def _example(self, index: int, epoch: int) -> tuple:
+        utterance = self.features.utterances[index]
+        text_ids = self.text_ids[index]
+        if self.encoder.reads_speech:
+            generator = torch.Generator().manual_seed(hash((self.seed, epoch, index)) & (2**63 - 1))
+            mel_TM = self.features.get(index, generator)
+            return self.encoder(utterance, self.patches(len(mel_TM)), text_ids), mel_TM
+        return self.encoder(utterance, 0, text_ids), None
+
+
+def only(batch: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The collate function of a loader whose items are whole batches."""
+    return batch[0]

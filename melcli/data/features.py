@@ -1,0 +1,90 @@
+"""Where training features come from: waveforms decoded and augmented on the fly, or feature shards.
+
+Shapes: T mel frames, M mel bins, S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from melcli.audio.mel_spec import MelSpec
+from melcli.data.utterance import Utterance
+
+if TYPE_CHECKING:
+    from melcli.audio.augment import Augment, SpecAugment
+    from melcli.data.shards import FeatureShards
+
+
+class FeatureSource(Protocol):
+    """Utterances and their features. `frames[i]` is what the batch plan counts with; `get` may differ from it by augmentation of speed."""
+
+    utterances: Sequence[Utterance]
+    frames: Sequence[int]
+
+    def get(self, index: int, generator: torch.Generator | None) -> Tensor: ...
+
+
+class WaveFeatures:
+    """Features from audio files, decoded when they are asked for.
+
+    reads: `mel` gives [T, M] by `spec`; `wave` gives [S, 1] at the spec's rate. augment applies only where a generator is given.
+    """
+
+    def __init__(self, utterances: Sequence[Utterance], spec: MelSpec, *, augment: Augment | None = None, reads: str = "mel") -> None:
+        from melcli.data.load import seconds_of
+
+        self.utterances = utterances
+        self.spec = spec
+        self.augment = augment
+        self.reads = reads
+        samples = [round(seconds_of(u) * spec.rate) for u in utterances]
+        self.frames = [max(1, spec.frames(n)) if reads == "mel" else max(1, n) for n in samples]
+
+    def get(self, index: int, generator: torch.Generator | None) -> Tensor:
+        from melcli.audio.mel import log_mel
+        from melcli.data.load import load_utterance
+
+        wave_S = load_utterance(self.utterances[index], self.spec.rate)
+        if self.augment is not None and generator is not None:
+            wave_S = self.augment.apply(wave_S, self.spec.rate, generator)
+        short = self.spec.span - len(wave_S)
+        if short > 0:
+            wave_S = torch.nn.functional.pad(wave_S, (0, short))
+        return log_mel(self.spec, wave_S) if self.reads == "mel" else wave_S[:, None]
+
+
+class ShardFeatures:
+    """Features from a folder that `melcli featurize` wrote. kept: indices of the utterances taken from it, `utterances` their rows."""
+
+    def __init__(self, shards: FeatureShards, kept: Sequence[int], utterances: Sequence[Utterance]) -> None:
+        self.shards = shards
+        self.kept = kept
+        self.utterances = utterances
+        self.frames = [shards.frames[i] for i in kept]
+
+    def get(self, index: int, generator: torch.Generator | None) -> Tensor:
+        return self.shards.mel(self.kept[index])
+
+
+class Joined:
+    """Several sources behind one index, with SpecAugment over all of them."""
+
+    def __init__(self, sources: Sequence[FeatureSource], spec_augment: SpecAugment | None = None) -> None:
+        self.sources = sources
+        self.spec_augment = spec_augment
+        self._where = [(s, i) for s, source in enumerate(sources) for i in range(len(source.utterances))]
+        self.utterances = [u for source in sources for u in source.utterances]
+        self.frames = [n for source in sources for n in source.frames]
+
+    def get(self, index: int, generator: torch.Generator | None) -> Tensor:
+        from melcli.audio.augment import spec_augment
+
+        source, at = self._where[index]
+        mel_TM = self.sources[source].get(at, generator)
+        if self.spec_augment is not None and generator is not None:
+            mel_TM = spec_augment(mel_TM.float(), self.spec_augment, generator)
+        return mel_TM

@@ -1,0 +1,124 @@
+"""The batch plan: which utterances stand in which row of which batch, as a pure function of what is trained on.
+
+Utterances are drawn, laid end to end in rows of bounded length (first fit, longest first, within pools of a few batches, so that padding
+stays small and order stays random) and rows of like length are joined to batches. Nothing here depends on what was done before: the plan
+of any epoch can be computed alone, so resuming is an index and every rank gets the same number of batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+POOL_BATCHES = 16
+
+Batch = tuple[tuple[int, ...], ...]  # rows of utterance indices
+
+
+class BatchPlan:
+    """lengths: positions of each utterance. repeats: how often each is drawn an epoch; a fraction is a chance, drawn anew each epoch.
+
+    `batches(epoch)` lists the epoch's batches; `locate(step)` finds batch number `step` counted from the start of training.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        *,
+        fingerprint: str,
+        seed: int = 0,
+        world_size: int = 1,
+        tokens_per_batch: int = 8192,
+        row_tokens: int = 512,
+        repeats: Sequence[float] | None = None,
+    ) -> None:
+        self.lengths = np.asarray(lengths, dtype=np.int64)
+        self.repeats = np.ones(len(self.lengths)) if repeats is None else np.asarray(repeats, dtype=np.float64)
+        self.row_tokens = row_tokens
+        self.tokens_per_batch = max(tokens_per_batch, row_tokens)
+        self.world_size = world_size
+        key = hashlib.sha256(f"{fingerprint}/{world_size}/{self.tokens_per_batch}/{row_tokens}".encode()).digest()
+        self._entropy = [seed, int.from_bytes(key[:8], "little")]
+        self.batches = lru_cache(maxsize=2)(self._batches)
+        self._counts: list[int] = []
+
+    def _batches(self, epoch: int) -> list[Batch]:
+        rng = np.random.default_rng([*self._entropy, epoch])
+        whole = np.floor(self.repeats).astype(np.int64)
+        times = whole + (rng.random(len(self.lengths)) < self.repeats - whole)
+        draws = rng.permutation(np.repeat(np.arange(len(self.lengths)), times))
+        pool_tokens = POOL_BATCHES * self.tokens_per_batch
+        pool_of = np.cumsum(self.lengths[draws]) // pool_tokens
+        batches: list[Batch] = []
+        for pool in np.split(draws, np.flatnonzero(np.diff(pool_of)) + 1):
+            batches += self._group(self._rows(pool))
+        if not batches:
+            return []
+        order = rng.permutation(len(batches))
+        batches = [batches[i] for i in order]
+        short = -len(batches) % self.world_size
+        return batches + [batches[i % len(batches)] for i in range(short)]
+
+    def _rows(self, pool: np.ndarray) -> list[tuple[int, list[int]]]:
+        """First fit, longest first: (positions used, utterances) of each row."""
+        order = pool[np.argsort(-self.lengths[pool], kind="stable")]
+        free = np.zeros(len(order), dtype=np.int64)
+        rows: list[list[int]] = []
+        for index in order:
+            need = int(self.lengths[index])
+            fits = np.flatnonzero(free[: len(rows)] >= need)
+            if len(fits):
+                row = int(fits[0])
+                rows[row].append(int(index))
+            else:
+                row = len(rows)
+                rows.append([int(index)])
+                free[row] = max(self.row_tokens, need)
+            free[row] -= need
+        return [(int(self.lengths[row].sum()), row) for row in rows]
+
+    def _group(self, rows: list[tuple[int, list[int]]]) -> list[Batch]:
+        """Rows of like length joined to batches within the token budget."""
+        rows = sorted(rows, key=lambda row: -row[0])
+        batches: list[Batch] = []
+        start = 0
+        while start < len(rows):
+            count = max(1, self.tokens_per_batch // max(rows[start][0], 1))
+            batches.append(tuple(tuple(row) for _, row in rows[start : start + count]))
+            start += count
+        return batches
+
+    def locate(self, step: int) -> tuple[int, Batch]:
+        """The epoch that batch number `step` of the whole training falls into, and the batch."""
+        epoch = 0
+        while True:
+            if epoch == len(self._counts):
+                self._counts.append(len(self.batches(epoch)))
+                if not self._counts[-1] and epoch > 1000:
+                    raise ValueError("the plan holds no utterances")
+            if step < self._counts[epoch]:
+                return epoch, self.batches(epoch)[step]
+            step -= self._counts[epoch]
+            epoch += 1
+
+    def steps(self, epochs: float) -> int:
+        """Batches in so many epochs."""
+        whole = sum(len(self.batches(epoch)) for epoch in range(int(epochs)))
+        rest = epochs - int(epochs)
+        return whole + (round(rest * len(self.batches(int(epochs)))) if rest else 0)
+
+    def largest(self, epoch: int = 0) -> Batch:
+        """The batch with the most positions after padding, to try memory with."""
+        return max(self.batches(epoch), key=lambda batch: len(batch) * max(self.lengths[list(row)].sum() for row in batch))
+
+    def padding(self, epoch: int = 0) -> float:
+        """Share of positions that are padding."""
+        used = total = 0
+        for batch in self.batches(epoch):
+            widths = [int(self.lengths[list(row)].sum()) for row in batch]
+            used += sum(widths)
+            total += len(batch) * max(widths)
+        return 1 - used / max(total, 1)

@@ -1,0 +1,170 @@
+"""Feature shards: log-mel spectrograms on disk, read as memory-mapped slices.
+
+A folder holds, for n = 00000, 00001, ...:
+
+    shard-n.safetensors   mel [sum of T, M], offsets int64 [utterances + 1], sum and sum of squares float64 [M]; metadata: what it was made of
+    shard-n.jsonl         a row an utterance: the fields of `Utterance` and its `frames`
+    features.json         the MelSpec, dtype, statistics over all frames and the shards; written last, so its presence says the set is whole
+
+Every file is written under a temporary name and renamed, the .safetensors after its .jsonl: a shard that is there is whole.
+
+Shapes: T mel frames, M mel bins.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from melcli.audio.mel_spec import MelSpec
+from melcli.data.rows import from_row, read_lines, to_row
+from melcli.data.utterance import Utterance
+from melcli.errors import ShardError
+
+FORMAT = 1
+SUMMARY = "features.json"
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_KEY = "melcli"  # the one metadata entry: with several, safetensors writes them in no fixed order, and equal shards would differ in their bytes
+
+
+def shard_path(folder: Path, index: int) -> Path:
+    """Where shard `index` is; its rows are in the .jsonl of the same name."""
+    return folder / f"shard-{index:05d}.safetensors"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name and rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_shard(
+    path: Path, mel_TM: Tensor, frames: Sequence[int], utterances: Sequence[Utterance], sums_2M: Tensor, metadata: Mapping[str, Any]
+) -> int:
+    """Write one shard; returns its bytes on disk. mel_TM: all utterances end to end; sums_2M: float64, sum and sum of squares over its frames."""
+    rows = [json.dumps(to_row(utterance) | {"frames": count}, ensure_ascii=False) for utterance, count in zip(utterances, frames, strict=True)]
+    write_text(path.with_suffix(".jsonl"), "".join(row + "\n" for row in rows))
+    offsets = torch.zeros(len(frames) + 1, dtype=torch.int64)
+    offsets[1:] = torch.tensor(list(frames), dtype=torch.int64).cumsum(0)
+    tensors = {"mel": mel_TM, "offsets": offsets, "sum": sums_2M[0].clone(), "sum_of_squares": sums_2M[1].clone()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    save_file(tensors, temporary, metadata={_KEY: json.dumps(metadata, sort_keys=True)})
+    os.chmod(temporary, stat.S_IMODE(path.with_suffix(".jsonl").stat().st_mode))  # safetensors writes for the owner alone
+    os.replace(temporary, path)
+    return path.stat().st_size + path.with_suffix(".jsonl").stat().st_size
+
+
+@dataclass(frozen=True)
+class ShardHead:
+    """What a shard says of itself without its frames being read. `metadata` is what `write_shard` was given."""
+
+    metadata: dict[str, Any]
+    utterances: int
+    frames: int
+    sums_2M: Tensor
+
+
+def read_head(path: Path) -> ShardHead:
+    """The head of a shard. ShardError where the file is broken, truncated, or not a feature shard."""
+    try:
+        with safe_open(path, "pt") as shard:
+            metadata = json.loads((shard.metadata() or {})[_KEY])
+            offsets = shard.get_tensor("offsets")
+            frames = shard.get_slice("mel").get_shape()[0]
+            sums_2M = torch.stack([shard.get_tensor("sum"), shard.get_tensor("sum_of_squares")])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ShardError(f"{path}: not a whole feature shard ({error}); delete it and run featurize again") from None
+    if not path.with_suffix(".jsonl").is_file():
+        raise ShardError(f"{path}: its rows {path.with_suffix('.jsonl').name} are missing; delete it and run featurize again")
+    if int(offsets[-1]) != frames:
+        raise ShardError(f"{path}: offsets end at {int(offsets[-1])} of {frames} frames; delete it and run featurize again")
+    return ShardHead(metadata, len(offsets) - 1, frames, sums_2M)
+
+
+@dataclass
+class FeatureShards:
+    """A folder of feature shards.
+
+    utterances and frames are in shard order; mean_M and std_M are float32, over all frames of the set.
+    """
+
+    folder: Path
+    spec: MelSpec
+    dtype: str
+    utterances: list[Utterance]
+    frames: list[int]
+    mean_M: Tensor
+    std_M: Tensor
+    summary: dict[str, Any]
+    firsts: list[int]  # index of the first utterance of each shard
+    _open: dict[int, tuple[Tensor, list[int]]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], spec: MelSpec | None = None) -> FeatureShards:
+        """Open what `melcli featurize` wrote.
+
+        spec: the one wanted; other features are a ShardError that names the first differences. ShardError too for a folder without features, an
+        unfinished one, and broken files.
+        """
+        folder = Path(folder)
+        path = folder / SUMMARY
+        if not path.is_file():
+            unfinished = any(folder.glob("shard-*.safetensors"))
+            hint = "featurize was interrupted: run the same command again" if unfinished else "not a folder that `melcli featurize` wrote"
+            raise ShardError(f"{folder}: no {SUMMARY}, {hint}")
+        try:
+            summary = json.loads(path.read_text(encoding="utf-8"))
+            made = MelSpec.model_validate(summary["mel"])
+            mean_M, std_M = torch.tensor(summary["mean"]), torch.tensor(summary["std"])
+            shards = [(folder / entry["file"], int(entry["utterances"])) for entry in summary["shards"]]
+            dtype = summary["dtype"]
+        except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+            raise ShardError(f"{path}: broken ({str(error).splitlines()[0]}); run featurize again with --overwrite") from None
+        if spec is not None and (difference := made.difference(spec)) is not None:
+            raise ShardError(f"{folder}: features of another mel than is wanted: {difference}; run featurize with the --mel that is wanted")
+        utterances: list[Utterance] = []
+        frames: list[int] = []
+        firsts = []
+        for file, count in shards:
+            firsts.append(len(utterances))
+            for where, row in read_lines(file.with_suffix(".jsonl")):
+                frames.append(int(row.pop("frames")))
+                utterances.append(from_row(row, str(folder), where))
+            if len(utterances) - firsts[-1] != count:
+                raise ShardError(f"{file.with_suffix('.jsonl')}: {len(utterances) - firsts[-1]} rows, {SUMMARY} says {count}; run featurize again")
+        return cls(folder, made, dtype, utterances, frames, mean_M, std_M, summary, firsts)
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": {}}  # workers map the files themselves
+
+    def mel(self, index: int) -> Tensor:
+        """mel_TM of one utterance in the stored dtype: a view of the mapped file, read when it is touched. Do not write to it."""
+        if not 0 <= index < len(self.utterances):
+            raise IndexError(index)
+        number = bisect.bisect_right(self.firsts, index) - 1
+        if number not in self._open:
+            path = self.folder / self.summary["shards"][number]["file"]
+            try:
+                with safe_open(path, "pt") as shard:
+                    self._open[number] = shard.get_tensor("mel"), shard.get_tensor("offsets").tolist()
+            except (SafetensorError, OSError) as error:
+                raise ShardError(f"{path}: cannot be read ({error}); delete it and run featurize again") from None
+        mel_TM, offsets = self._open[number]
+        row = index - self.firsts[number]
+        return mel_TM[offsets[row] : offsets[row + 1]]

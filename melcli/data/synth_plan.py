@@ -1,0 +1,189 @@
+"""Plans of synthetic speech: hours of `synth:` utterances, drawn from text collections, kinds of prompts and voices by a seed.
+
+`corpus` is what the source `synth:en?hours=60&seed=1` means to featurize and train. A plan is pure text: it is spoken when it is loaded.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+from melcli.data import prompts
+from melcli.data.sentences import Sentence, Source, held_out, read_source
+from melcli.data.utterance import Utterance
+from melcli.data.voices import ESPEAK_ACCENTS, ESPEAK_VARIANTS, PACKAGES, VOICES, Delivery, voice
+from melcli.errors import AudioError, ManifestError, UsageError, nearest
+
+KINDS = {"book": 0.45, "dialogue": 0.20, "question": 0.08, "digits": 0.10, "spelled": 0.04, "phrase": 0.08, "child": 0.05}
+"""Shares of the hours, by what is said."""
+VOICE_SHARES = {
+    "flite/slt": 0.24,
+    "flite/rms": 0.20,
+    "flite/awb": 0.16,
+    "flite/kal16": 0.10,
+    "espeak": 0.20,
+    "festival/ked_diphone": 0.06,
+    "festival/cmu_us_slt_arctic_hts": 0.04,
+}
+"""Shares of the utterances, by speaker. `espeak` is any of its accents and variants."""
+FILES = {"book": "text/books.txt.gz", "dialogue": "text/dialogues.txt.gz", "question": "text/qa.jsonl.gz"}
+SEPARATE = 0.4
+"""Share of the digit strings that are joined from digits spoken one by one, as recordings of single digits are joined."""
+STRETCH, PITCH, SHIFT = (0.8, 1.35), (0.8, 1.2), (0.87, 1.3)
+
+
+def plan(root: Path, hours: float, seed: int, mix: Mapping[str, float] | None = None, voices: Mapping[str, float] | None = None) -> list[Utterance]:
+    """`hours` of synthetic speech as shuffled utterances with estimated durations and `extra["kind"]`: a pure function of its arguments.
+
+    root: the data root that holds text/ and, where they exist, the test corpora whose texts are kept out.
+    mix: shares of KINDS, by hours. voices: shares by utterances, a voice's name or `espeak`. UsageError for a name or number that cannot be.
+    """
+    mix, voices = _shares(mix or KINDS, "kind", list(KINDS)), _shares(voices or VOICE_SHARES, "voice", None)
+    if not 0 < hours < float("inf"):
+        raise UsageError(f"Synthetic speech of {hours:g} hours cannot be; valid: hours=0.01 and more.")
+    material = Material(root)
+    utterances: list[Utterance] = []
+    for kind, share in mix.items():
+        random = Random(f"{seed}/{kind}")
+        said, number, lines = 0.0, 0, material.lines(kind, random)
+        while said < hours * 3600 * share:
+            utterance = _utterance(f"synth-{seed}-{kind}-{number:06d}", kind, next(lines), voices, random)
+            utterances.append(utterance)
+            said, number = said + (utterance.duration or 0.0), number + 1
+    Random(f"{seed}/order").shuffle(utterances)
+    return utterances
+
+
+def corpus(options: Mapping[str, str], root: Path) -> list[Utterance]:
+    """The source `synth:en?hours=60&seed=1&mix=book:1,digits:0.5&voices=flite/slt:1,espeak:0.3`: options in, utterances out.
+
+    UsageError for an unknown option or value, and where a program that the voices need is not installed (with the Debian packages to install).
+    """
+    valid = {"hours", "seed", "mix", "voices"}
+    if unknown := [key for key in options if key not in valid]:
+        raise UsageError(f"Unknown option '{unknown[0]}' of synth:en.{nearest(unknown[0], valid)} Valid: {', '.join(sorted(valid))}.")
+    try:
+        hours, seed = float(options.get("hours", "1")), int(options.get("seed", "1"))
+        mix, voices = (_parse_shares(options[key]) if key in options else None for key in ("mix", "voices"))
+    except ValueError as problem:
+        raise UsageError(
+            f"synth:en?{'&'.join(f'{key}={value}' for key, value in options.items())}: {problem}; valid: hours=60&seed=1&mix=book:1,digits:0.5"
+        ) from None
+    utterances = plan(root, hours, seed, mix, voices)
+    programs = {"espeak-ng" if name == "espeak" else voice(name).program for name in voices or VOICE_SHARES}
+    if missing := sorted(program for program in programs if shutil.which(program) is None):
+        packages = " ".join(PACKAGES[program] for program in missing)
+        raise UsageError(
+            f"Synthetic speech needs {' and '.join(missing)}: apt-get install {packages}, or choose other voices, e.g. voices=flite/slt:1,espeak:0.3"
+        )
+    return utterances
+
+
+def _parse_shares(text: str) -> dict[str, float]:
+    """ "a:1,b:0.5" -> {"a": 1.0, "b": 0.5}; a name without a number counts 1."""
+    return {name: float(share or 1) for name, _, share in (part.partition(":") for part in text.split(",") if part)}
+
+
+def _shares(given: Mapping[str, float], what: str, valid: list[str] | None) -> dict[str, float]:
+    """The shares scaled to sum 1. UsageError for unknown names and shares that are not positive."""
+    for name in given:
+        if valid is not None and name not in valid:
+            raise UsageError(f"Unknown {what} '{name}' of synthetic speech.{nearest(name, valid)} Valid: {', '.join(valid)}.")
+        if valid is None and name != "espeak":
+            try:
+                voice(name)
+            except AudioError as problem:
+                raise UsageError(str(problem)) from None
+    total = sum(given.values())
+    if not given or min(given.values()) < 0 or not 0 < total < float("inf"):
+        raise UsageError(f"Shares of {what}s must be numbers >= 0 and not all 0, not {dict(given)}.")
+    return {name: share / total for name, share in given.items() if share > 0}
+
+
+class Material:
+    """The text collections under a data root and endless lines of each kind out of them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.held_out = held_out(root)
+        self._sources: dict[str, Source] = {}
+
+    def source(self, kind: str) -> Source:
+        if kind not in self._sources:
+            self._sources[kind] = read_source(self.root / FILES[kind])
+        return self._sources[kind]
+
+    def lines(self, kind: str, random: Random) -> Iterator[Sentence]:
+        """Sentences of a kind without end, in a random order; a text collection is used up before anything is said again."""
+        if kind in FILES:
+            return self._cleaned([self.source(kind)], random)
+        return {"digits": self._digits, "spelled": self._spelled, "phrase": self._phrases, "child": self._children}[kind](random)
+
+    def _cleaned(self, sources: list[Source], random: Random) -> Iterator[Sentence]:
+        order = [(number, index) for number, source in enumerate(sources) for index in range(len(source.raw))]
+        while True:
+            random.shuffle(order)
+            found = False
+            for number, index in order:
+                sentence = sources[number].clean(sources[number].raw[index])
+                if sentence is not None and sentence.text not in self.held_out:
+                    found = True
+                    yield sentence
+            if not found:
+                raise ManifestError(f"No speakable sentence in the text collections under {self.root / 'text'}.")
+
+    def _digits(self, random: Random) -> Iterator[Sentence]:
+        while True:
+            sentence = prompts.grouped(random, prompts.digits(random))
+            if sentence.words < 3 or sentence.text not in self.held_out:
+                yield sentence
+
+    def _spelled(self, random: Random) -> Iterator[Sentence]:
+        words = prompts.vocabulary([self.source("book"), self.source("dialogue")], 6000)
+        while True:
+            yield prompts.spelled(random, words)
+
+    def _phrases(self, random: Random) -> Iterator[Sentence]:
+        words = prompts.vocabulary([self.source("book"), self.source("dialogue")], 9000)
+        for sentence in self._cleaned([self.source("book"), self.source("dialogue")], random):
+            yield prompts.phrase(random, sentence, words)
+
+    def _children(self, random: Random) -> Iterator[Sentence]:
+        sources = [self.source("book"), self.source("dialogue")]
+        common = frozenset(prompts.vocabulary(sources, prompts.COMMON))
+        for sentence in self._cleaned(sources, random):
+            if prompts.childlike(sentence, common):
+                yield sentence
+
+
+def _utterance(name: str, kind: str, sentence: Sentence, voices: Mapping[str, float], random: Random) -> Utterance:
+    """The sentence in a random voice and delivery; some digit strings digit by digit."""
+    delivery = _delivery(kind, voices, random)
+    said = {"text": sentence.text, "speaker": delivery.voice, "extra": {"kind": kind}}
+    if kind == "digits" and sentence.words > 1 and random.random() < SEPARATE:
+        delivery, gap = replace(delivery, lead=0.02, tail=0.02), round(random.uniform(0.03, 0.35), 2)
+        words = sentence.text.split()
+        seconds = sum(delivery.seconds(word) for word in words) + gap * (len(words) - 1)
+        return Utterance(name, tuple(delivery.address(word) for word in words), duration=round(seconds, 2), gap=gap, **said)
+    return Utterance(name, (delivery.address(sentence.spoken),), duration=round(delivery.seconds(sentence.spoken), 2), **said)
+
+
+def _delivery(kind: str, voices: Mapping[str, float], random: Random) -> Delivery:
+    """A voice and random tempo, pitch and size. Half of the speakers are near the voice's own size, a third smaller (children), the rest bigger."""
+    name = random.choices(list(voices), list(voices.values()))[0]
+    if name == "espeak":
+        name = f"espeak/{random.choice(ESPEAK_ACCENTS)}+{random.choice(ESPEAK_VARIANTS)}"
+    one = VOICES.get(name)
+    small = 0.7 if kind == "child" else 0.3
+    size = random.choices([(0.95, 1.08), (1.08, SHIFT[1]), (SHIFT[0], 0.95)], [1 - small - 0.15, small, 0.15])[0]
+    return Delivery(
+        name,
+        stretch=round(random.triangular(*STRETCH, 1.0), 2) if one is None or one.stretched else 1.0,
+        pitch=round(random.uniform(*PITCH), 2) if one is None or one.pitched else 1.0,
+        shift=round(random.uniform(*size), 2),
+        lead=round(random.uniform(0.05, 0.3), 2),
+        tail=round(random.uniform(0.05, 0.3), 2),
+    )

@@ -1,0 +1,95 @@
+"""Tasks: how an utterance becomes one sequence of text and speech, each a condition or a target."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from melcli.data.utterance import Utterance
+
+SPEECH = "<|speech|>"
+STOP = "<|end|>"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of the sequence. Targets are learnt, conditions are only read; speech has no text of its own."""
+
+    kind: Literal["text", "speech"]
+    target: bool
+    text: str = ""
+
+
+class Task(Protocol):
+    def __call__(self, utterance: Utterance, prompt: str) -> list[Segment]: ...
+
+
+def asr(utterance: Utterance, prompt: str = SPEECH) -> list[Segment]:
+    """[speech] ask -> transcript. `prompt` says what stands around the speech."""
+    segments = [
+        Segment("speech", False) if piece == SPEECH else Segment("text", False, piece)
+        for piece in re.split(f"({re.escape(SPEECH)})", prompt)
+        if piece
+    ]
+    return [*segments, Segment("text", True, utterance.text or "")]
+
+
+def text(utterance: Utterance, prompt: str = "") -> list[Segment]:
+    """Text alone, for language modelling."""
+    return [Segment("text", True, utterance.text or "")]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One encoded sequence. labels are -100 on conditions; ctc_ids is the target text without the stop token, for speech tasks."""
+
+    input_ids: list[int]
+    labels: list[int]
+    ctc_ids: list[int]
+
+
+class Encoder:
+    """Turns segments into token ids with a tokenizer, leaving `patches` speech tokens where speech goes."""
+
+    def __init__(self, tokenizer: Any, task: Callable[[Utterance, str], list[Segment]], prompt: str, stop_ids: Sequence[int]) -> None:
+        self.tokenizer = tokenizer
+        self.task = task
+        self.prompt = prompt
+        self.stop_ids = list(stop_ids)
+        self.speech_id = tokenizer.convert_tokens_to_ids(SPEECH)
+        self.reads_speech = any(segment.kind == "speech" for segment in task(Utterance("", ()), prompt))
+        self._conditions: dict[str, list[int]] = {}
+
+    def texts(self, utterances: Sequence[Utterance]) -> list[list[int]]:
+        """Token ids of the target text of many utterances, in one go."""
+        if not utterances:
+            return []
+        return self.tokenizer([u.text or "" for u in utterances], add_special_tokens=False)["input_ids"]
+
+    def length(self, utterance: Utterance, patches: int, text_ids: list[int]) -> int:
+        """Positions of the encoded sequence."""
+        return len(self(utterance, 0, []).input_ids) + (patches if self.reads_speech else 0) + len(text_ids)
+
+    def __call__(self, utterance: Utterance, patches: int, text_ids: list[int]) -> Example:
+        ids: list[int] = []
+        labels: list[int] = []
+        has_speech = False
+        for segment in self.task(utterance, self.prompt):
+            if segment.kind == "speech":
+                piece, has_speech = [self.speech_id] * patches, True
+            elif segment.target:
+                piece = [*text_ids, *self.stop_ids[:1]]
+            else:
+                piece = self._condition(segment.text)
+            ids += piece
+            labels += piece if segment.target else [-100] * len(piece)
+        if not has_speech and ids:  # nothing before the first token to predict it from
+            labels[0] = -100
+        return Example(ids, labels, text_ids if has_speech else [])
+
+    def _condition(self, piece: str) -> list[int]:
+        if piece not in self._conditions:
+            self._conditions[piece] = self.tokenizer(piece, add_special_tokens=False)["input_ids"]
+        return self._conditions[piece]

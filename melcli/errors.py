@@ -1,0 +1,51 @@
+"""What a user can get wrong, one class a kind. The command line prints the message as one line, never a traceback.
+
+`exit_code` follows the contract: 2 for usage and configuration, 1 for an input that failed while others may succeed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MelcliError(Exception):
+    """Base of every error that is the input's fault. The message is one line: what is wrong, what is valid, which flag."""
+
+    exit_code = 2
+
+
+class UsageError(MelcliError):
+    """A flag or an argument that cannot be."""
+
+
+class ConfigError(MelcliError):
+    """A recipe or configuration file that cannot be used; the message carries the file and line."""
+
+
+class RegistryError(MelcliError):
+    """A name nobody registered."""
+
+
+class ManifestError(MelcliError):
+    """A manifest or corpus that cannot be read; the message carries the file and line."""
+
+
+class ShardError(MelcliError):
+    """A feature shard that is broken or was made with another mel specification."""
+
+
+class CheckpointError(MelcliError):
+    """A checkpoint that is incomplete, unsafe or of another kind than its configuration says."""
+
+
+class AudioError(MelcliError):
+    """One audio input that cannot be used; other inputs go on."""
+
+    exit_code = 1
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """' Did you mean X?' for the closest valid name, or an empty string."""
+    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,184 @@
+"""Checkpoints: a folder with config.json, model.safetensors, tokenizer and processor. Nothing in it is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from melcli.audio.mel_spec import MelSpec
+from melcli.errors import CheckpointError
+from melcli.models.config import SpeechLMConfig
+from melcli.models.processor import SpeechLMProcessor
+from melcli.models.speech_lm import SpeechLM
+
+WEIGHTS = "model.safetensors"
+UNSAFE = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
+
+
+def resolve(name: str, *, offline: bool = False) -> Path:
+    """The folder of a model given by registered name, folder or hub id; the folder of a run stands for its `model/`. Raises CheckpointError."""
+    from melcli import registry
+
+    folder = Path(name)
+    if folder.is_dir():
+        inner = folder / "model"
+        return inner if (inner / "config.json").exists() and not (folder / "config.json").exists() else folder
+    if name in registry.names("model"):
+        return Path(registry.get("model", name).load())
+    if name.count("/") == 1 and not name.startswith((".", "/")):
+        return _from_hub(name, offline)
+    raise CheckpointError(f"--model {name}: no such folder or registered model; valid names: {', '.join(registry.names('model'))}")
+
+
+def _from_hub(name: str, offline: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=offline, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(f"--model {name}: not a folder, and not to be had from the hub ({str(error).splitlines()[0]})") from None
+
+
+def save(folder: Path, model: SpeechLM, processor: SpeechLMProcessor, *, extra: dict[str, str] | None = None) -> None:
+    """Write a checkpoint under a temporary name and move it into place. extra: further files by name, such as the recipe."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    model.save_pretrained(partial)
+    processor.save_pretrained(partial)
+    for name, content in (extra or {}).items():
+        (partial / name).write_text(content)
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(partial, folder)
+
+
+def load_config(folder: Path) -> SpeechLMConfig:
+    """The configuration of a checkpoint. Raises CheckpointError where it is missing or of another kind."""
+    path = folder / "config.json"
+    try:
+        fields = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: no config.json, so this is not a checkpoint") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from None
+    if fields.get("model_type") != "speech_lm":
+        raise CheckpointError(f"{path}: model_type is {fields.get('model_type')!r}, not 'speech_lm'; `melcli finetune --from` starts from other models")
+    try:
+        config = SpeechLMConfig.from_dict(fields)
+        _ = config.mel_spec
+    except Exception as error:
+        raise CheckpointError(f"{path}: {str(error).splitlines()[0]}") from None
+    return config
+
+
+def load(name: str, *, dtype: torch.dtype | None = None, device: str = "cpu", mel: MelSpec | None = None, offline: bool = False) -> tuple[SpeechLM, SpeechLMProcessor]:
+    """Model in evaluation mode, and its processor.
+
+    Every tensor of the model must be in the file and every tensor of the file in the model. mel: the specification the features will
+    have; a checkpoint made with another is refused. Raises CheckpointError with one line.
+    """
+    folder = resolve(name, offline=offline)
+    config = load_config(folder)
+    if mel is not None:
+        difference = mel.difference(config.mel_spec)
+        if difference:
+            raise CheckpointError(f"{folder}: its mel specification is another: {difference}")
+    tensors = read_tensors(folder)
+    with torch.device("meta"):
+        model = SpeechLM(config)
+    assign(model, tensors, folder, dtype, device)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:
+        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({str(error).splitlines()[0]})") from None
+    if len(tokenizer) > config.vocab_size:
+        raise CheckpointError(f"{folder}: the tokenizer has {len(tokenizer)} entries, the model's vocabulary {config.vocab_size}")
+    return model.eval(), SpeechLMProcessor.of(config, tokenizer, model.speech_input.stride, model.speech_input.reads)
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint, from one safetensors file or the shards its index lists."""
+    index = folder / f"{WEIGHTS}.index.json"
+    if index.exists():
+        try:
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{index}: cannot be read ({error})") from None
+        if any("/" in name or "\\" in name for name in names):
+            raise CheckpointError(f"{index}: a shard lies outside the checkpoint's folder")
+    else:
+        names = [WEIGHTS]
+    if not all((folder / name).exists() for name in names):
+        unsafe = next((path.name for pattern in UNSAFE for path in sorted(folder.glob(pattern))), None)
+        hint = f"; it holds {unsafe}, a pickle, which is never opened: convert it to safetensors" if unsafe else ""
+        raise CheckpointError(f"{folder}: {next(name for name in names if not (folder / name).exists())} is missing{hint}")
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        tensors |= load_tensors(folder / name)
+    return tensors
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of one safetensors file. Raises CheckpointError."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118: a safetensors file is no mapping
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file ({error}); pickles are never opened") from None
+
+
+def assign(model: SpeechLM, tensors: dict[str, Tensor], folder: Path, dtype: torch.dtype | None, device: str) -> None:
+    """Put tensors into a model on the meta device. Missing, unexpected and misshapen ones are an error."""
+    tied = set(model._tied_weights_keys or {})
+    wanted = {name: tensor for name, tensor in model.state_dict().items() if not (name in tied and name not in tensors)}
+    missing = sorted(set(wanted) - set(tensors))
+    unexpected = sorted(set(tensors) - set(wanted))
+    misshapen = [name for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape]
+    for problem, names in (("misses", missing), ("holds unexpected", unexpected), ("has the wrong shape for", misshapen)):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise CheckpointError(f"{folder}: the checkpoint {problem} {', '.join(names[:3])}{more}")
+    cast = {
+        name: tensor.to(device, dtype if dtype is not None and tensor.is_floating_point() and not name.startswith("speech_input.normalise") else None)
+        for name, tensor in tensors.items()
+    }
+    model.load_state_dict(cast, strict=False, assign=True)
+    model.tie_weights()
+    rebuild_buffers(model, device)
+
+
+def rebuild_buffers(model: SpeechLM, device: str) -> None:
+    """Compute the buffers that no checkpoint holds (rotary frequencies), which the meta device left empty."""
+    for module in model.modules():
+        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+            config: Any = getattr(module, "config", None)
+            fresh = type(module)(config)
+            for name, buffer in fresh.named_buffers(recurse=False):
+                setattr(module, name, buffer.to(device))
+
+
+def average(paths: list[Path]) -> dict[str, Tensor]:
+    """The mean of several safetensors files' tensors, computed in float32."""
+    total: dict[str, Tensor] = {}
+    for path in paths:
+        for name, tensor in load_tensors(path).items():
+            total[name] = total[name] + tensor.float() if name in total else tensor.float()
+    return {name: tensor / len(paths) for name, tensor in total.items()}
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file under a temporary name and move it into place."""
+    partial = path.with_name(f".{path.name}.partial")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata={"format": "pt"})
+    os.replace(partial, path)

@@ -1,0 +1,81 @@
+"""The configuration of a speech language model: a transformers config that holds the backbone's config, the mel and the speech input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig, PretrainedConfig
+
+from melcli.audio.mel_spec import MelSpec, preset
+
+SPEECH_TOKEN = "<|speech|>"
+STOP_TOKEN = "<|end|>"
+PAD_TOKEN = "<|pad|>"
+UNKNOWN_TOKEN = "<|unk|>"
+
+
+class SpeechLMConfig(PretrainedConfig):
+    """Configuration of `SpeechLM`.
+
+    text_config: the backbone's own config (any causal LM of transformers).
+    speech_input: `kind` and options of the speech input.
+    mel: every field of the MelSpec the features must have.
+    speech_attention: `causal`, or `bidirectional` among the positions of one stretch of speech.
+    ctc_weight, ce_weight, label_smoothing: weights of the training losses.
+    prompt: text before the transcript; `<|speech|>` in it is where the audio goes.
+    speech_token_id, stop_token_ids, pad_token_id: ids in the tokenizer.
+    """
+
+    model_type = "speech_lm"
+    sub_configs = {"text_config": AutoConfig}
+
+    def __init__(
+        self,
+        text_config: dict[str, Any] | PretrainedConfig | None = None,
+        speech_input: dict[str, Any] | None = None,
+        mel: dict[str, Any] | None = None,
+        speech_attention: str = "causal",
+        ctc_weight: float = 0.0,
+        ce_weight: float = 1.0,
+        label_smoothing: float = 0.0,
+        prompt: str = SPEECH_TOKEN,
+        text_style: str = "plain",
+        speech_token_id: int = 0,
+        stop_token_ids: list[int] | None = None,
+        pad_token_id: int = 0,
+        max_seconds: float = 30.0,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(text_config, dict):
+            fields = dict(text_config)
+            text_config = AutoConfig.for_model(fields.pop("model_type", "llama"), **fields)
+        self.text_config = text_config if text_config is not None else AutoConfig.for_model("llama")
+        self.speech_input = speech_input or {"kind": "mel-patch", "patch": 8}
+        self.mel = mel or preset("phi4mm").model_dump()
+        self.speech_attention = speech_attention
+        self.ctc_weight = ctc_weight
+        self.ce_weight = ce_weight
+        self.label_smoothing = label_smoothing
+        self.prompt = prompt
+        self.text_style = text_style
+        self.speech_token_id = speech_token_id
+        self.stop_token_ids = stop_token_ids or []
+        self.max_seconds = max_seconds
+        kwargs.setdefault("tie_word_embeddings", getattr(self.text_config, "tie_word_embeddings", False))
+        super().__init__(pad_token_id=pad_token_id, **kwargs)
+
+    @property
+    def mel_spec(self) -> MelSpec:
+        """The mel specification as a frozen object."""
+        return MelSpec.model_validate(self.mel)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.text_config.vocab_size
+
+    @property
+    def hidden_size(self) -> int:
+        return self.text_config.hidden_size
+
+
+AutoConfig.register("speech_lm", SpeechLMConfig)

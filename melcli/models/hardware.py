@@ -1,0 +1,37 @@
+"""Which device and which number format to compute with, and why."""
+
+from __future__ import annotations
+
+import torch
+
+from melcli.errors import UsageError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device(wanted: str = "auto") -> tuple[str, str]:
+    """The device and the reason for it. Raises UsageError where the wanted one is not there."""
+    have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    kind = wanted.partition(":")[0]
+    if wanted == "auto":
+        found = next(name for name, there in have.items() if there)
+        threads = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+        return found, {"cpu": f"no GPU found; {threads}", "mps": "an Apple GPU was found"}.get(found) or torch.cuda.get_device_name()
+    if kind not in have:
+        raise UsageError(f"--device {wanted}: valid are auto, {', '.join(sorted(have))}")
+    if not have[kind]:
+        raise UsageError(f"--device {wanted}: there is none here; valid here: {', '.join(name for name, there in have.items() if there)}")
+    return wanted, "as asked"
+
+
+def pick_dtype(wanted: str, device: str) -> tuple[torch.dtype, str]:
+    """The type to multiply in and the reason for it: bfloat16 where the hardware multiplies it."""
+    if wanted != "auto":
+        if wanted not in DTYPES:
+            raise UsageError(f"--dtype {wanted}: valid are auto, {', '.join(DTYPES)}")
+        return DTYPES[wanted], "as asked"
+    if device.startswith("cuda"):
+        supported, what = torch.cuda.is_bf16_supported(), "the GPU"
+    else:
+        supported, what = device == "cpu" and torch.cpu._is_avx512_bf16_supported(), "the processor"
+    return (torch.bfloat16, f"{what} multiplies it") if supported else (torch.float32, f"{what} has no bfloat16 arithmetic")

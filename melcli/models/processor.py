@@ -1,0 +1,97 @@
+"""What stands between people and the model: waveforms and text to tensors, token ids to text.
+
+Shapes: S samples, F frames of all utterances, M mel bins, U utterances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoProcessor, ProcessorMixin
+
+from melcli.audio.mel import log_mel_many
+from melcli.audio.mel_spec import MelSpec
+from melcli.data import tasks
+from melcli.data.utterance import Utterance
+from melcli.models.config import SPEECH_TOKEN, SpeechLMConfig
+
+
+class SpeechLMProcessor(ProcessorMixin):
+    """Tokenizer, mel and prompt of one model.
+
+    mel: fields of the MelSpec. stride: frames (or samples, where reads is `wave`) in one speech position. prompt: see SpeechLMConfig.
+    """
+
+    attributes = ["tokenizer"]
+    tokenizer_class = "AutoTokenizer"
+
+    def __init__(
+        self,
+        tokenizer: Any = None,
+        mel: dict[str, Any] | None = None,
+        stride: int = 8,
+        reads: str = "mel",
+        prompt: str = SPEECH_TOKEN,
+        stop_token_ids: Sequence[int] = (),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(tokenizer, **kwargs)
+        self.mel = mel
+        self.stride = stride
+        self.reads = reads
+        self.prompt = prompt
+        self.stop_token_ids = list(stop_token_ids)
+
+    @classmethod
+    def of(cls, config: SpeechLMConfig, tokenizer: Any, stride: int, reads: str) -> SpeechLMProcessor:
+        """The processor that belongs to a model."""
+        return cls(tokenizer, config.mel, stride, reads, config.prompt, config.stop_token_ids)
+
+    @property
+    def spec(self) -> MelSpec:
+        return MelSpec.model_validate(self.mel)
+
+    def features(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """mel_TM (or samples [S, 1] for `raw-frame`) of each waveform at the spec's rate; shorter than a window is filled with zeros."""
+        spec = self.spec
+        waves = [torch.nn.functional.pad(w, (0, spec.span - len(w))) if len(w) < spec.span else w for w in waves]
+        return [w[:, None] for w in waves] if self.reads == "wave" else log_mel_many(spec, waves)
+
+    def patches(self, frames: int) -> int:
+        """Speech positions of so many frames."""
+        return -(-frames // self.stride)
+
+    def encoder(self, task: str = "asr") -> tasks.Encoder:
+        """Encodes training examples and prompts of a task."""
+        from melcli import registry
+
+        return tasks.Encoder(self.tokenizer, registry.get("task", task).load(), self.prompt, self.stop_token_ids)
+
+    def prompts(self, frames: Sequence[int]) -> list[list[int]]:
+        """Token ids of the ASR prompt for utterances of so many frames, without a transcript."""
+        encoder = self.encoder()
+        blank = Utterance("", ())
+        return [encoder(blank, self.patches(n), []).input_ids[: -len(self.stop_token_ids[:1]) or None] for n in frames]
+
+    def __call__(self, audio: Sequence[Tensor], **kwargs: Any) -> dict[str, Tensor]:
+        """Left-padded inputs of `SpeechLM.generate`: input_ids and attention_mask [U, L], speech [F, M], speech_lengths [U]."""
+        features = self.features(audio)
+        prompts = self.prompts([len(f) for f in features])
+        width = max(map(len, prompts))
+        pad = self.tokenizer.pad_token_id
+        return {
+            "input_ids": torch.tensor([[pad] * (width - len(p)) + p for p in prompts]),
+            "attention_mask": torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts]),
+            "speech": torch.cat(features),
+            "speech_lengths": torch.tensor([len(f) for f in features]),
+        }
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Token ids to text, special tokens left out."""
+        return self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+
+AutoProcessor.register(SpeechLMConfig, SpeechLMProcessor)

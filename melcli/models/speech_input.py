@@ -1,0 +1,157 @@
+"""Speech inputs: what turns features of speech into vectors the language model reads.
+
+All inputs read *packed* features: the utterances of a batch laid end to end along time, without padding, and the length of each.
+Shapes: F frames of all utterances, M mel bins, U utterances, P patches (speech positions) of all utterances, D model width, S samples.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from melcli.errors import ConfigError, nearest
+from melcli.models.normalise import build_normaliser
+
+
+def _frame_index(lengths_U: Tensor, slots_U: Tensor) -> Tensor:
+    """Where each element of packed data lies once every utterance starts at the head of its own slot."""
+    starts_U = torch.cumsum(slots_U, 0) - slots_U
+    offsets_U = torch.cumsum(lengths_U, 0) - lengths_U
+    total = int(lengths_U.sum())
+    shift = torch.repeat_interleave(starts_U - offsets_U, lengths_U, output_size=total)
+    return torch.arange(total, device=lengths_U.device) + shift
+
+
+def respace(x_FM: Tensor, lengths_U: Tensor, slots_U: Tensor) -> Tensor:
+    """Packed rows moved into slots of the given sizes; what a slot holds beyond its utterance is zero."""
+    out = x_FM.new_zeros(int(slots_U.sum()), *x_FM.shape[1:])
+    out[_frame_index(lengths_U, slots_U)] = x_FM
+    return out
+
+
+class SpeechInput(nn.Module):
+    """Base of all speech inputs.
+
+    `stride` frames become one patch; an utterance of n frames has ceil(n / stride) patches.
+    forward(features, lengths_U) -> x_PD, patches_U.
+    """
+
+    stride: int
+    reads: str = "mel"
+
+    def patches(self, frames: int) -> int:
+        """Speech positions of an utterance of so many frames (samples for `raw-frame`)."""
+        return -(-frames // self.stride)
+
+
+class MelPatch(SpeechInput):
+    """Stacks `patch` mel frames and projects them with one linear layer: the plain encoder-free form of Mel-LLM (arXiv 2606.10231).
+
+    The last patch of an utterance is filled with zeros (the mean, after normalisation).
+    """
+
+    def __init__(self, width: int, n_mels: int, *, patch: int = 8, norm: str = "utterance", bias: bool = True) -> None:
+        super().__init__()
+        self.stride = patch
+        self.normalise = build_normaliser(norm, n_mels)
+        self.proj = nn.Linear(patch * n_mels, width, bias=bias)
+
+    def forward(self, mel_FM: Tensor, frames_U: Tensor) -> tuple[Tensor, Tensor]:
+        patches_U = -(-frames_U // self.stride)
+        mel_FM = self.normalise(mel_FM, frames_U)
+        spaced = respace(mel_FM, frames_U, patches_U * self.stride)
+        return self.proj(spaced.reshape(-1, self.stride * mel_FM.shape[-1]).to(self.proj.weight.dtype)), patches_U
+
+
+class MelConv(SpeechInput):
+    """Phi-4-multimodal's convolutional subsampling and projector without the conformer blocks between them.
+
+    Conv2d(1, C, k3, s2, p1)-ReLU, then for each further factor of two [depthwise Conv2d k3 s2 p1, pointwise Conv2d k1, ReLU], flattened
+    channel-major, Linear to `hidden`, then Linear-GELU-Linear to the model's width. At C = 1024, hidden = 1024, width = 3072, 80 bins and
+    8x that is 25,205,760 parameters. Layer names are those of transformers' `phi4_multimodal`, so its weights load by name.
+    Packed utterances are kept apart by zero frames and everything outside an utterance is zeroed after each layer: the result is the
+    same as one utterance at a time.
+    """
+
+    def __init__(self, width: int, n_mels: int, *, stride: int = 8, channels: int = 1024, hidden: int = 1024, norm: str = "global") -> None:
+        super().__init__()
+        if stride not in (2, 4, 8, 16):
+            raise ConfigError(f"model.speech_input.stride: {stride} is not one of 2, 4, 8, 16")
+        self.stride = stride
+        self.normalise = build_normaliser(norm, n_mels)
+        layers: list[nn.Module] = [nn.Conv2d(1, channels, 3, 2, 1), nn.ReLU()]
+        bins, factor = -(-n_mels // 2), 2
+        while factor < stride:
+            layers += [nn.Conv2d(channels, channels, 3, 2, 1, groups=channels), nn.Conv2d(channels, channels, 1), nn.ReLU()]
+            bins, factor = -(-bins // 2), factor * 2
+        self.conv = nn.Sequential(*layers)
+        self.out = nn.Linear(channels * bins, hidden)
+        self.up_proj_for_speech = nn.Linear(hidden, width)
+        self.down_proj_for_speech = nn.Linear(width, width)
+
+    def forward(self, mel_FM: Tensor, frames_U: Tensor) -> tuple[Tensor, Tensor]:
+        patches_U = -(-frames_U // self.stride)
+        slots_U = (patches_U + 1) * self.stride  # at least one zero frame before the next utterance, at every resolution
+        spaced = respace(self.normalise(mel_FM, frames_U), frames_U, slots_U)
+        x = spaced.to(self.out.weight.dtype)[None, None]
+        if x.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last)
+        factor = 1
+        for layer in self.conv:
+            x = layer(x)
+            if isinstance(layer, nn.Conv2d) and layer.stride[0] == 2:
+                factor *= 2
+            if isinstance(layer, nn.ReLU):
+                x = x * self._valid(frames_U, slots_U, factor).to(x.dtype)[None, None, :, None]
+        keep = _frame_index(patches_U, slots_U // self.stride)
+        flat = x[0].permute(1, 0, 2)[keep].reshape(len(keep), -1)
+        return self.down_proj_for_speech(F.gelu(self.up_proj_for_speech(self.out(flat)))), patches_U
+
+    @staticmethod
+    def _valid(frames_U: Tensor, slots_U: Tensor, factor: int) -> Tensor:
+        """1 where a subsampled frame belongs to an utterance."""
+        mask = torch.zeros(int(slots_U.sum()) // factor, device=frames_U.device)
+        mask[_frame_index(-(-frames_U // factor), slots_U // factor)] = 1
+        return mask
+
+
+class RawFrame(SpeechInput):
+    """Frames of the waveform itself: parameter-free RMS norm and one linear layer without bias, as in Gemma 4 (transformers `gemma4_unified`).
+
+    Reads samples instead of mel frames: 640 samples at 16 kHz are 25 positions a second. The last frame is filled with zeros.
+    """
+
+    reads = "wave"
+
+    def __init__(self, width: int, n_mels: int = 0, *, frame: int = 640, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.stride = frame
+        self.eps = eps
+        self.proj = nn.Linear(frame, width, bias=False)
+
+    def forward(self, wave_S1: Tensor, samples_U: Tensor) -> tuple[Tensor, Tensor]:
+        patches_U = -(-samples_U // self.stride)
+        frames = respace(wave_S1, samples_U, patches_U * self.stride).reshape(-1, self.stride)
+        frames = frames * torch.rsqrt(frames.square().mean(-1, keepdim=True) + self.eps)
+        return self.proj(frames.to(self.proj.weight.dtype)), patches_U
+
+
+def build_speech_input(options: dict[str, Any], width: int, n_mels: int) -> SpeechInput:
+    """The speech input that `options` names (`kind` and its own fields), for a model of this width. Raises ConfigError."""
+    import inspect
+
+    from melcli import registry
+
+    fields = dict(options)
+    kind = fields.pop("kind", None)
+    if not kind:
+        raise ConfigError(f"model.speech_input.kind is missing; valid: {', '.join(registry.names('speech-input'))}")
+    cls = registry.get("speech-input", kind).load()
+    valid = [name for name in inspect.signature(cls).parameters if name not in ("width", "n_mels")]
+    for name in fields:
+        if name not in valid:
+            raise ConfigError(f"model.speech_input.{name} is unknown for {kind}; valid: {', '.join(valid)}.{nearest(name, valid)}")
+    return cls(width, n_mels, **fields)

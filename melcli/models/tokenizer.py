@@ -1,0 +1,33 @@
+"""Tokenizers: the backbone's own, or a byte-pair vocabulary trained on the training text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from melcli.models.config import PAD_TOKEN, SPEECH_TOKEN, STOP_TOKEN, UNKNOWN_TOKEN
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, special: Sequence[str] = ()) -> Any:
+    """A byte-level byte-pair tokenizer of `vocab_size` entries, of which the special tokens are the first.
+
+    Its alphabet is what the text holds, not all 256 bytes: a small vocabulary has none to waste. Unknown characters become `<|unk|>`.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    specials = list(dict.fromkeys([PAD_TOKEN, UNKNOWN_TOKEN, STOP_TOKEN, SPEECH_TOKEN, *special]))
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN_TOKEN))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=specials, show_progress=False, min_frequency=2)
+    tokenizer.train_from_iterator(texts, trainer)
+    extra = {"additional_special_tokens": [token for token in specials if token not in (PAD_TOKEN, UNKNOWN_TOKEN, STOP_TOKEN)]}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD_TOKEN,
+        unk_token=UNKNOWN_TOKEN,
+        eos_token=STOP_TOKEN,
+        clean_up_tokenization_spaces=False,
+        **extra,
+    )

@@ -1,0 +1,109 @@
+"""The recipe: everything that decides a training run, in one typed, frozen tree that is read from YAML and saved beside the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """Base of every part of a recipe: frozen, and a key that is not listed is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Section):
+    """One source of utterances: a manifest, folder, corpus (`digits:train`), synthetic speech (`synth:en?hours=2`) or folder of feature shards."""
+
+    source: str = Field(description="what to read; relative paths are looked up from data.root, then from the working directory")
+    repeat: float = Field(1.0, gt=0, description="times an epoch goes through it; 0.5 takes a different random half each epoch")
+    augment: bool = Field(True, description="whether data.augment applies; shards were augmented when they were made and are never changed here")
+
+
+class DataSection(Section):
+    root: str = Field("data", description="folder that holds the corpora")
+    mel: str = Field("phi4mm", description="mel preset; must agree with feature shards and with the model trained from")
+    train: tuple[Source, ...] = Field(min_length=1)
+    eval: tuple[Source, ...] = Field((), description="decoded and scored during training")
+    task: Literal["asr", "text"] = Field("asr", description="how an utterance becomes a sequence")
+    text: str = Field("plain", description="normaliser applied to training targets; `none` keeps the text as it is")
+    min_seconds: float = Field(0.1, ge=0)
+    max_seconds: float = Field(20.0, gt=0, description="longer utterances are left out, counted and said")
+    augment: dict[str, Any] | None = Field(None, description="options of audio augmentation, see melcli.audio.augment.Augment")
+    spec_augment: dict[str, Any] | None = Field(None, description="options of melcli.audio.augment.SpecAugment, applied to the log-mel in training")
+    workers: int = Field(1, ge=0, description="processes that decode and extract features")
+
+
+class TokenizerSection(Section):
+    from_: str | None = Field(None, alias="from", description="tokenizer of a model by hub name or folder; default: train one on the training text")
+    vocab_size: int = Field(512, ge=32, description="size of a trained byte-pair vocabulary")
+
+
+class ModelSection(Section):
+    init: str | None = Field(None, description="a SpeechLM folder whose weights to start from; the sections below must then agree with it")
+    speech_input: dict[str, Any] = Field(
+        {"kind": "mel-patch", "patch": 8}, description="kind and options, see `melcli models ls --kind speech-input`"
+    )
+    backbone: dict[str, Any] | str = Field(
+        description="a transformers config (model_type and its fields), trained from scratch, or a hub name or folder to start from"
+    )
+    speech_attention: Literal["causal", "bidirectional"] = "causal"
+    ctc_weight: float = Field(0.0, ge=0, description="weight of an auxiliary CTC loss on speech positions")
+    ce_weight: float = Field(1.0, ge=0, description="weight of the next-token cross entropy")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    prompt: str = Field("<|speech|><|transcribe|>", description="what precedes the transcript; <|speech|> is where the audio goes")
+    tokenizer: TokenizerSection = TokenizerSection()
+
+
+class TrainSection(Section):
+    epochs: float | None = Field(None, gt=0)
+    steps: int | None = Field(None, gt=0, description="optimiser steps; either this or epochs")
+    tokens_per_batch: int = Field(8192, gt=0, description="sequence positions in one optimiser step and device")
+    row_tokens: int = Field(512, gt=0, description="positions in one packed row")
+    lr: float = Field(1e-3, gt=0)
+    warmup: float = Field(0.05, ge=0, description="fraction of the run, or steps where it is 1 or more")
+    schedule: Literal["linear", "cosine", "constant", "wsd"] = "cosine"
+    weight_decay: float = Field(0.05, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = Field(1.0, gt=0)
+    accumulate: int = Field(1, ge=1)
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="autocast type; auto takes bfloat16 where the hardware multiplies it")
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    eval_every: int = Field(500, gt=0, description="steps between evaluations by decoding")
+    save_every: int = Field(500, gt=0)
+    keep: int = Field(2, ge=1, description="checkpoints kept; the best by word error rate is always kept")
+    average: int = Field(0, ge=0, description="average the last K evaluations' weights into the final model, if that is better")
+    log_every: int = Field(20, gt=0)
+    log_to: tuple[str, ...] = ("tensorboard",)
+    eval_limit: int = Field(200, gt=0, description="utterances a source that are decoded during training")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainSection:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of epochs and steps")
+        return self
+
+
+class Recipe(Section):
+    """A whole experiment. `melcli train RECIPE key.sub=value` overrides any field by its dotted name."""
+
+    name: str
+    summary: str = ""
+    seed: int = 0
+    data: DataSection
+    model: ModelSection
+    train: TrainSection
+
+
+def load(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
+    """A recipe by registered name or path with `key.sub=value` overrides applied. Raises ConfigError with file and line."""
+    from melcli import config, registry
+
+    path = Path(name_or_path)
+    if not path.suffix and not path.exists():
+        path = Path(registry.get("recipe", name_or_path).load())
+    tree = config.load_tree(path)
+    return config.validate(Recipe, config.apply_overrides(tree, overrides or []))

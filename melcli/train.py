@@ -1,0 +1,287 @@
+"""`melcli train`: from a recipe to a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from melcli import config as yaml_config
+from melcli import console
+from melcli.data.batches import TrainingBatches, only
+from melcli.data.load import load_utterance
+from melcli.data.packing import BatchPlan
+from melcli.data.utterance import Utterance
+from melcli.errors import CheckpointError, ConfigError
+from melcli.models import checkpoint
+from melcli.models.hardware import pick_device, pick_dtype
+from melcli.models.processor import SpeechLMProcessor
+from melcli.models.recognise import recognise
+from melcli.models.speech_lm import SpeechLM
+from melcli.recipe import Recipe
+from melcli.scoring import normalize, wer
+from melcli.training import setup
+from melcli.training.progress import ProgressLines
+from melcli.training.trainer import SpeechTrainer, StopAfter, StopOnSignal, latest_checkpoint
+
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where the model is, which weights it holds, and its WER in percent by evaluation set."""
+
+    folder: Path
+    chosen: str
+    rates: dict[str, float]
+
+
+class Evaluation:
+    """Decodes evaluation utterances and scores them; features are computed once and kept."""
+
+    def __init__(self, sets: dict[str, list[Utterance]], processor: SpeechLMProcessor, text: str) -> None:
+        self.processor = processor
+        self.clean = normalize.get(text)
+        self.sets: dict[str, tuple[list[torch.Tensor], list[str]]] = {}
+        for name, utterances in sets.items():
+            waves = [load_utterance(u, processor.spec.rate) for u in utterances]
+            features = [processor.features([wave])[0].half() for wave in waves]
+            self.sets[name] = features, [self.clean(u.text or "") for u in utterances]
+
+    def __call__(self, model: SpeechLM) -> dict[str, float]:
+        """WER in percent by set."""
+        rates = {}
+        for name, (features, references) in self.sets.items():
+            hypotheses = recognise(model, self.processor, [f.float() for f in features])
+            texts = [self.clean(self.processor.text(h.tokens)) for h in hypotheses]
+            rates[name] = round(wer.score(references, texts).wer, 2)
+        return rates
+
+
+def _loader_worker(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+class Run:
+    """A training that is set up and not yet started."""
+
+    def __init__(self, recipe: Recipe, out: Path) -> None:
+        self.recipe = recipe
+        self.out = out
+        t = recipe.train
+        self.data = setup.training_data(recipe.data, setup.reads_of(recipe.model))
+        self.tokenizer = self._tokenizer()
+        self.model, self.processor = setup.build_model(recipe, self.tokenizer, self.data)
+        self.encoder = self.processor.encoder(recipe.data.task)
+        utterances = self.data.features.utterances
+        self.text_ids = self.encoder.texts(utterances)
+        lengths = self._lengths(utterances)
+        world = int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else 1
+        self.plan = BatchPlan(
+            lengths,
+            fingerprint=self.data.fingerprint,
+            seed=recipe.seed,
+            world_size=world,
+            tokens_per_batch=t.tokens_per_batch,
+            row_tokens=t.row_tokens,
+            repeats=self.data.repeats,
+        )
+        self.world = world
+        self.steps = t.steps or max(1, self.plan.steps(t.epochs or 1) // (world * t.accumulate))
+        self.device, self.device_reason = pick_device()
+        self.dtype, self.dtype_reason = pick_dtype(t.dtype, self.device)
+        self.unreadable: set[str] = set()
+
+    def _tokenizer(self) -> Any:
+        """The run's own tokenizer where it was begun before, so that a resumed run cannot get another."""
+        folder = self.out / "tokenizer"
+        if (folder / "tokenizer.json").exists():
+            from transformers import AutoTokenizer
+
+            return AutoTokenizer.from_pretrained(folder)
+        if self.recipe.model.init:
+            return checkpoint.load(self.recipe.model.init)[1].tokenizer
+        return setup.build_tokenizer(self.recipe.model, [u.text or "" for u in self.data.features.utterances])
+
+    def _lengths(self, utterances: Sequence[Utterance]) -> list[int]:
+        base = self.encoder.length(utterances[0], 0, [])
+        speech = self.encoder.reads_speech
+        patches = self.processor.patches
+        frames = self.data.features.frames
+        return [base + (patches(n) if speech else 0) + len(ids) for n, ids in zip(frames, self.text_ids, strict=True)]
+
+    def decisions(self) -> dict[str, str]:
+        """What was decided, and why."""
+        count = sum(p.numel() for p in self.model.parameters())
+        front = sum(p.numel() for p in self.model.speech_input.parameters())
+        t = self.recipe.train
+        left_out = "; ".join(f"{n} {why}" for why, n in self.data.left_out.items())
+        epoch = len(self.plan.batches(0))
+        return {
+            "device": f"{self.device}: {self.device_reason}",
+            "dtype": f"{str(self.dtype).removeprefix('torch.')}: {self.dtype_reason}; weights stay float32",
+            "data": f"{len(self.data.features.utterances)} utterances, {self.data.hours:.2f} h an epoch" + (f"; left out: {left_out}" if left_out else ""),
+            "mel": f"{self.recipe.data.mel}: {self.processor.spec.frame_rate:g} frames/s, {self.processor.spec.n_mels} bins",
+            "model": f"{count:,} parameters, {front:,} of them in {self.recipe.model.speech_input.get('kind')}; vocabulary {len(self.tokenizer)}",
+            "attention": f"{self.model.config._attn_implementation}; speech {self.model.config.speech_attention}",
+            "batches": f"{t.tokens_per_batch} positions in rows of {t.row_tokens}; {100 * self.plan.padding():.1f} % padding; {epoch} an epoch",
+            "length": f"{self.steps} steps = {self.steps * t.accumulate * self.world / max(epoch, 1):.1f} epochs",
+        }
+
+    def dataset(self) -> TrainingBatches:
+        return TrainingBatches(
+            self.data.features,
+            self.text_ids,
+            self.encoder,
+            self.plan,
+            steps=self.steps * self.recipe.train.accumulate * self.world,
+            patches=self.processor.patches,
+            pad_id=self.tokenizer.pad_token_id,
+            seed=self.recipe.seed,
+            on_failure=self._failed,
+        )
+
+    def _failed(self, message: str) -> None:
+        if message not in self.unreadable:
+            self.unreadable.add(message)
+            console.warn(f"left out of training: {message}")
+
+    def trainer(self, smoke: int | None = None) -> SpeechTrainer:
+        """The trainer, with all callbacks."""
+        recipe, t = self.recipe, self.recipe.train
+        warmup = round(t.warmup * self.steps) if t.warmup < 1 else round(t.warmup)
+        scheduler_kwargs = {"num_decay_steps": max(1, self.steps // 5)} if t.schedule == "wsd" else {}
+        args = TrainingArguments(
+            output_dir=str(self.out / "checkpoints"),
+            max_steps=self.steps,
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=t.accumulate,
+            learning_rate=t.lr,
+            weight_decay=t.weight_decay,
+            adam_beta1=t.betas[0],
+            adam_beta2=t.betas[1],
+            max_grad_norm=t.clip,
+            optim="adamw_torch_fused",
+            lr_scheduler_type=SCHEDULES[t.schedule],
+            lr_scheduler_kwargs=scheduler_kwargs,
+            warmup_steps=warmup,
+            logging_steps=t.log_every,
+            logging_nan_inf_filter=False,
+            eval_strategy="steps" if recipe.data.eval else "no",
+            eval_steps=t.eval_every,
+            save_steps=t.save_every,
+            save_total_limit=t.keep,
+            bf16=self.dtype == torch.bfloat16,
+            use_cpu=self.device == "cpu",
+            torch_compile=t.compile,
+            gradient_checkpointing=t.gradient_checkpointing,
+            dataloader_num_workers=recipe.data.workers,
+            dataloader_persistent_workers=recipe.data.workers > 0,
+            dataloader_prefetch_factor=4 if recipe.data.workers else None,
+            dataloader_pin_memory=self.device == "cuda",
+            remove_unused_columns=False,
+            report_to=list(t.log_to) or "none",
+            seed=recipe.seed,
+            disable_tqdm=True,
+            save_strategy="steps",
+        )
+        sets = setup.evaluation_sets(recipe.data, t.eval_limit)
+        trainer = SpeechTrainer(
+            model=self.model,
+            args=args,
+            train_dataset=self.dataset(),
+            eval_dataset=[] if sets else None,
+            data_collator=only,
+            evaluate_by_decoding=Evaluation(sets, self.processor, recipe.data.text),
+            snapshots=self.out / "snapshots",
+            keep=t.average,
+            callbacks=[ProgressLines(), StopOnSignal(), *([StopAfter(smoke)] if smoke else [])],
+        )
+        return trainer
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """Where a run goes that was given no -o."""
+    return Path("runs") / recipe.name
+
+
+def _resume_from(out: Path, resume: str | None) -> Path | None:
+    if resume is None:
+        if latest_checkpoint(out / "checkpoints") is not None:
+            raise ConfigError(f"{out} holds a run already: add --resume auto to continue it, or -o for another folder")
+        return None
+    if resume == "auto":
+        return latest_checkpoint(out / "checkpoints")
+    if not (Path(resume) / "trainer_state.json").exists():
+        raise CheckpointError(f"--resume {resume}: no checkpoint of a training there; give `auto` or a folder checkpoint-N")
+    return Path(resume)
+
+
+def train(recipe: Recipe, out: Path | None = None, *, resume: str | None = None, smoke: int | None = None, dry_run: bool = False) -> TrainResult | None:
+    """Train as the recipe says.
+
+    out: folder of the run: `model/` (the result), `checkpoints/`, `snapshots/`, `recipe.yaml`. resume: `auto`, or a checkpoint folder.
+    smoke: stop after so many steps. dry_run: set everything up, say what was decided, run one batch, write nothing.
+    """
+    out = out or default_folder(recipe)
+    start = None if dry_run else _resume_from(out, resume)
+    run = Run(recipe, out)
+    console.decided(run.decisions())
+    if dry_run:
+        _try_largest(run)
+        return None
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "recipe.yaml").write_text(yaml_config.dump_yaml(recipe))
+    run.tokenizer.save_pretrained(out / "tokenizer")
+    trainer = run.trainer(smoke)
+    if start is not None:
+        console.note(f"resuming from {start}")
+    trainer.train(resume_from_checkpoint=str(start) if start else None)
+    if trainer.state.global_step < run.steps and not smoke:
+        console.note(f"stopped at step {trainer.state.global_step} of {run.steps}; continue with --resume auto")
+        return None
+    return finish(run, trainer)
+
+
+def _try_largest(run: Run) -> None:
+    """One step with the largest batch: whether memory suffices is known before the training starts."""
+    dataset = run.dataset()
+    largest = run.plan.largest()
+    run.plan.locate = lambda step: (0, largest)  # type: ignore[method-assign]
+    batch = {name: tensor.to(run.device) for name, tensor in dataset[0].items()}
+    model = run.model.to(run.device).train()
+    with torch.autocast(run.device, run.dtype, enabled=run.dtype != torch.float32):
+        loss = model(**batch).loss
+    loss.backward()
+    console.note(f"the largest batch, {batch['input_ids'].numel()} positions, went through: loss {float(loss.detach()):.3f}")
+
+
+def finish(run: Run, trainer: SpeechTrainer) -> TrainResult:
+    """Choose among the last, the best and the averaged weights by WER on the evaluation sets, and write the model."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    candidates: dict[str, dict[str, torch.Tensor] | None] = {"last": None}
+    snapshots = trainer.snapshots
+    if snapshots.rates:
+        candidates["best"] = checkpoint.load_tensors(snapshots.path(snapshots.best()))
+        latest = [snapshots.path(step) for step in snapshots.latest()]
+        if run.recipe.train.average > 1 and len(latest) > 1:
+            candidates[f"average of {len(latest)}"] = checkpoint.average(latest)
+    last = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    results: dict[str, dict[str, float]] = {}
+    model.eval()
+    for name, tensors in candidates.items():
+        model.load_state_dict(last | (tensors or {}))
+        with trainer.accelerator.autocast():
+            results[name] = trainer.evaluate_by_decoding(model)
+    chosen = min(results, key=lambda name: sum(results[name].values()))
+    model.load_state_dict(last | (candidates[chosen] or {}))
+    folder = run.out / "model"
+    extra = {"recipe.yaml": yaml_config.dump_yaml(run.recipe), "evaluation.json": json.dumps(results[chosen], indent=2)}
+    checkpoint.save(folder, model, run.processor, extra=extra)
+    return TrainResult(folder, chosen, results[chosen])
+

@@ -1,0 +1,81 @@
+"""What a training says while it runs: a line every few steps with loss, speed, padding, waiting and time left."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from melcli import console
+
+
+class Meter:
+    """Counts what went through the model since it was last read."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start counting anew."""
+        self.started = time.perf_counter()
+        self.steps = self.tokens = self.positions = 0
+        self.waited = self.ce = self.ctc = self.loss = 0.0
+
+    def rates(self) -> dict[str, float]:
+        """Means and rates since the last reset; padding and waiting in percent."""
+        seconds = max(time.perf_counter() - self.started, 1e-9)
+        steps = max(self.steps, 1)
+        return {
+            "loss": self.loss / steps,
+            "ce": self.ce / steps,
+            "ctc": self.ctc / steps,
+            "tokens_per_second": self.tokens / seconds,
+            "padding_percent": 100 * (1 - self.tokens / max(self.positions, 1)),
+            "data_wait_percent": 100 * self.waited / seconds,
+        }
+
+
+def clock(seconds: float) -> str:
+    """h:mm:ss, or m:ss under an hour."""
+    hours, rest = divmod(int(seconds), 3600)
+    minutes, seconds = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+class ProgressLines(TrainerCallback):
+    """Prints the trainer's log entries as lines on stderr."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.first_step = 0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.began, self.first_step = time.perf_counter(), state.global_step
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero or not logs:
+            return
+        if "tokens_per_second" in logs:
+            console.note(self._step(state, logs))
+        for name in sorted(key for key in logs if key.startswith("eval_wer/")):
+            console.note(f"  evaluation at step {state.global_step}: {name.removeprefix('eval_wer/')} WER {logs[name]:.2f} %")
+
+    def _step(self, state: TrainerState, logs: dict[str, float]) -> str:
+        done = state.global_step - self.first_step
+        left = (time.perf_counter() - self.began) / max(done, 1) * (state.max_steps - state.global_step)
+        parts = [
+            f"step {state.global_step}/{state.max_steps}",
+            f"loss {logs['loss']:.3f}",
+            f"ce {logs['ce']:.3f}",
+            *([f"ctc {logs['ctc']:.3f}"] if logs["ctc"] else []),
+            f"lr {logs['learning_rate']:.2e}",
+            f"grad {logs['grad_norm']:.2f}",
+            f"{logs['tokens_per_second']:,.0f} tokens/s",
+            f"padding {logs['padding_percent']:.1f} %",
+            f"data wait {logs['data_wait_percent']:.1f} %",
+            f"left {clock(left)}",
+        ]
+        return " | ".join(parts)

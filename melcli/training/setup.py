@@ -1,0 +1,224 @@
+"""From a recipe to what a training needs: data, tokenizer, model. Everything decided here is said once, with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ValidationError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from melcli.audio.augment import Augment, SpecAugment
+from melcli.audio.mel_spec import MelSpec, preset
+from melcli.data.features import FeatureSource, Joined, ShardFeatures, WaveFeatures
+from melcli.data.manifest import fingerprint, read_source
+from melcli.data.shards import FeatureShards
+from melcli.data.utterance import Utterance
+from melcli.errors import ConfigError, nearest
+from melcli.models import checkpoint
+from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN, SpeechLMConfig
+from melcli.models.normalise import GlobalNorm
+from melcli.models.processor import SpeechLMProcessor
+from melcli.models.speech_input import build_speech_input
+from melcli.models.speech_lm import SpeechLM
+from melcli.models.tokenizer import train_tokenizer
+from melcli.recipe import DataSection, ModelSection, Recipe, Source
+from melcli.scoring import normalize
+
+Options = TypeVar("Options", bound=BaseModel)
+
+STATISTICS_UTTERANCES = 300  # enough for per-bin means within a few hundredths
+
+
+@dataclass
+class TrainingData:
+    """Utterances that are trained on, with what the plan needs to know of them."""
+
+    features: Joined
+    repeats: list[float]
+    fingerprint: str
+    hours: float
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+def locate(source: str, root: Path) -> str:
+    """A relative path is looked up below data.root first; anything else stays as it is."""
+    return str(root / source) if not Path(source).is_absolute() and (root / source.partition("?")[0]).exists() else source
+
+
+def _shards(source: str, spec: MelSpec) -> FeatureShards | None:
+    folder = Path(source)
+    return FeatureShards.open(folder, spec) if (folder / "features.json").exists() else None
+
+
+def _keep(utterance: Utterance, data: DataSection, text: str, speech: bool) -> str | None:
+    """Why an utterance is left out of training, or None."""
+    if not text:
+        return "without text"
+    if speech and utterance.duration is not None and utterance.duration < data.min_seconds:
+        return f"shorter than data.min_seconds {data.min_seconds:g}"
+    if speech and utterance.duration is not None and utterance.duration > data.max_seconds:
+        return f"longer than data.max_seconds {data.max_seconds:g}"
+    return None
+
+
+def training_data(data: DataSection, reads: str) -> TrainingData:
+    """All training sources, read and filtered. reads: what the speech input takes, `mel` or `wave`."""
+    spec = preset(data.mel)
+    root = Path(data.root)
+    speech = data.task != "text"
+    clean = normalize.get(data.text)
+    augment = _options(Augment, data.augment, "data.augment")
+    sources: list[FeatureSource] = []
+    repeats: list[float] = []
+    left_out: dict[str, int] = {}
+    for entry in data.train:
+        source = locate(entry.source, root)
+        shards = _shards(source, spec)
+        if shards is not None and reads == "wave":
+            raise ConfigError(f"data.train: {entry.source} holds mel features, and model.speech_input raw-frame reads waveforms")
+        utterances = shards.utterances if shards else read_source(source, root=root)
+        texts = [clean(u.text) if u.text else "" for u in utterances]
+        kept = []
+        for i, (utterance, text) in enumerate(zip(utterances, texts, strict=True)):
+            reason = _keep(utterance, data, text, speech)
+            if reason:
+                left_out[reason] = left_out.get(reason, 0) + 1
+            else:
+                kept.append(i)
+        chosen = [with_text(utterances[i], texts[i]) for i in kept]
+        features: FeatureSource
+        if shards:
+            features = ShardFeatures(shards, kept, chosen)
+        else:
+            features = WaveFeatures(chosen, spec, augment=augment if entry.augment else None, reads=reads)
+        sources.append(features)
+        repeats += [entry.repeat] * len(kept)
+    spec_augment = _options(SpecAugment, data.spec_augment, "data.spec_augment")
+    if reads == "wave" and spec_augment:
+        raise ConfigError("data.spec_augment masks mel features, and model.speech_input raw-frame reads waveforms: leave it out")
+    joined = Joined(sources, spec_augment)
+    if not joined.utterances:
+        raise ConfigError("data.train holds no utterance that can be trained on; see data.min_seconds and data.max_seconds")
+    rate = spec.frame_rate if reads == "mel" else spec.rate
+    hours = sum(n * r for n, r in zip(joined.frames, repeats, strict=True)) / rate / 3600
+    return TrainingData(joined, repeats, fingerprint(joined.utterances), hours, left_out)
+
+
+def _options(cls: type[Options], fields: dict[str, Any] | None, key: str) -> Options | None:
+    """Options of a recipe as their typed object; None where there are none. Raises ConfigError naming the key."""
+    if not fields:
+        return None
+    try:
+        return cls.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join([key, *map(str, first["loc"])])
+        raise ConfigError(f"{name}: {first['msg']}; valid: {', '.join(cls.model_fields)}.{nearest(name.split('.')[-1], cls.model_fields)}") from None
+
+
+def with_text(utterance: Utterance, text: str) -> Utterance:
+    """The same utterance with its text replaced."""
+    from dataclasses import replace
+
+    return utterance if utterance.text == text else replace(utterance, text=text)
+
+
+def evaluation_sets(data: DataSection, limit: int) -> dict[str, list[Utterance]]:
+    """Evaluation utterances by source, spread evenly over each source where there are more than `limit`."""
+    sets: dict[str, list[Utterance]] = {}
+    for entry in data.eval:
+        utterances = [u for u in _utterances(entry, data) if u.text and (u.duration or 0) <= data.max_seconds]
+        if not utterances:
+            raise ConfigError(f"data.eval: {entry.source} holds no utterance with text within data.max_seconds")
+        step = max(1, len(utterances) // limit)
+        sets[entry.source] = utterances[::step][:limit]
+    return sets
+
+
+def _utterances(entry: Source, data: DataSection) -> Sequence[Utterance]:
+    root = Path(data.root)
+    return read_source(locate(entry.source, root), root=root)
+
+
+def build_tokenizer(model: ModelSection, texts: Sequence[str]) -> object:
+    """The tokenizer that the recipe names, with our special tokens; or one trained on the training text."""
+    import re
+
+    special = re.findall(r"<\|[^|]+\|>", model.prompt)
+    name = model.tokenizer.from_ or (model.backbone if isinstance(model.backbone, str) else None)
+    if name is None:
+        return train_tokenizer(sorted(set(texts)), model.tokenizer.vocab_size, special)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except Exception as error:
+        raise ConfigError(f"model.tokenizer.from: {name} cannot be loaded ({str(error).splitlines()[0]})") from None
+    tokenizer.add_special_tokens({"additional_special_tokens": list(dict.fromkeys([SPEECH_TOKEN, STOP_TOKEN, *special]))})
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def build_model(recipe: Recipe, tokenizer: object, data: TrainingData | None) -> tuple[SpeechLM, SpeechLMProcessor]:
+    """A model as the recipe describes it, its backbone random or loaded, its statistics measured where it keeps any."""
+    section = recipe.model
+    torch.manual_seed(recipe.seed)
+    if isinstance(section.backbone, str):
+        try:
+            text_config = AutoConfig.from_pretrained(section.backbone)
+        except Exception as error:
+            raise ConfigError(f"model.backbone: {section.backbone} cannot be loaded ({str(error).splitlines()[0]})") from None
+    else:
+        fields = dict(section.backbone)
+        kind = fields.pop("model_type", None)
+        try:
+            text_config = AutoConfig.for_model(kind, **{"vocab_size": len(tokenizer), "tie_word_embeddings": True, **fields})
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"model.backbone: {str(error).splitlines()[0][:200]}") from None
+    text_config.use_cache = True
+    text_config.pad_token_id = tokenizer.pad_token_id
+    text_config.eos_token_id = tokenizer.convert_tokens_to_ids(STOP_TOKEN)
+    text_config.bos_token_id = None
+    config = SpeechLMConfig(
+        text_config=text_config,
+        speech_input=section.speech_input,
+        mel=preset(recipe.data.mel).model_dump(),
+        speech_attention=section.speech_attention,
+        ctc_weight=section.ctc_weight,
+        ce_weight=section.ce_weight,
+        label_smoothing=section.label_smoothing,
+        prompt=section.prompt,
+        text_style=recipe.data.text,
+        speech_token_id=tokenizer.convert_tokens_to_ids(SPEECH_TOKEN),
+        stop_token_ids=[tokenizer.convert_tokens_to_ids(STOP_TOKEN)],
+        pad_token_id=tokenizer.pad_token_id,
+        max_seconds=recipe.data.max_seconds,
+    )
+    model = SpeechLM(config)
+    if isinstance(section.backbone, str):
+        model.llm = AutoModelForCausalLM.from_pretrained(section.backbone, dtype=torch.float32)
+    if len(tokenizer) > model.config.vocab_size:
+        model.llm.resize_token_embeddings(len(tokenizer))
+        config.text_config = model.llm.config
+    if section.init:
+        folder = checkpoint.resolve(section.init)
+        checkpoint.assign(model, checkpoint.read_tensors(folder), folder, torch.float32, "cpu")
+    elif data is not None and isinstance(model.speech_input.normalise if hasattr(model.speech_input, "normalise") else None, GlobalNorm):
+        model.speech_input.normalise.set(*statistics(data.features))
+    return model, SpeechLMProcessor.of(config, tokenizer, model.speech_input.stride, model.speech_input.reads)
+
+
+def statistics(features: Joined) -> tuple[torch.Tensor, torch.Tensor]:
+    """Per-bin mean and standard deviation [M] over a sample of the training data, evenly spread."""
+    step = max(1, len(features.utterances) // STATISTICS_UTTERANCES)
+    mel_FM = torch.cat([features.get(i, None).double() for i in range(0, len(features.utterances), step)])
+    return mel_FM.mean(0).float(), mel_FM.std(0).float()
+
+
+def reads_of(model: ModelSection) -> str:
+    """What the recipe's speech input takes, `mel` or `wave`, without building it at full size."""
+    with torch.device("meta"):
+        return build_speech_input(model.speech_input, 8, 8).reads

@@ -1,0 +1,162 @@
+"""transformers' Trainer with our batches, our losses in its log and evaluation by decoding."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import SequentialSampler
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from melcli.models import checkpoint
+from melcli.models.speech_lm import SpeechLM
+from melcli.training.progress import Meter
+
+COMPLETE = "complete"  # written last into a checkpoint folder: one without it was cut short and is never resumed from
+
+Evaluate = Callable[[SpeechLM], dict[str, float]]
+
+
+class SpeechTrainer(Trainer):
+    """evaluate_by_decoding: WER in percent by evaluation set; snapshots: where weights of evaluations are kept, `keep` of the latest and the best."""
+
+    def __init__(self, *args: Any, evaluate_by_decoding: Evaluate, snapshots: Path, keep: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = False
+        self.evaluate_by_decoding = evaluate_by_decoding
+        self.snapshots = Snapshots(snapshots, keep)
+        self.meter = Meter()
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        began = time.perf_counter()
+        samples = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.meter.waited += time.perf_counter() - began
+        return samples
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
+    ) -> Any:
+        outputs = model(**inputs)
+        self.meter.steps += 1
+        self.meter.tokens += int((inputs["documents"] > 0).sum())
+        self.meter.positions += inputs["documents"].numel()
+        self.meter.loss += float(outputs.loss.detach())
+        self.meter.ce += float(outputs.ce)
+        self.meter.ctc += float(outputs.ctc) if outputs.ctc is not None else 0.0
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "grad_norm" in logs:
+            logs = {**logs, **self.meter.rates()}
+            self.meter.reset()
+        super().log(logs, start_time)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Decode every evaluation set, log its WER and keep the weights."""
+        began = time.perf_counter()
+        self.model.eval()
+        with self.accelerator.autocast():
+            rates = self.evaluate_by_decoding(self.accelerator.unwrap_model(self.model))
+        self.model.train()
+        mean = sum(rates.values()) / max(len(rates), 1)
+        metrics = {"eval_wer": mean, **{f"eval_wer/{name}": rate for name, rate in rates.items()}}
+        self.log(metrics)
+        if self.is_world_process_zero():
+            self.snapshots.add(self.state.global_step, mean, self.accelerator.unwrap_model(self.model))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.meter.started += time.perf_counter() - began
+        return metrics
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).touch()
+
+
+class Snapshots:
+    """Weights at evaluations: the latest `keep` and the best."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.keep = max(keep, 1)
+        self.index = folder / "index.json"
+        try:
+            self.rates: dict[int, float] = {int(step): rate for step, rate in json.loads(self.index.read_text()).items()}
+        except (OSError, ValueError):
+            self.rates = {}
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:07d}.safetensors"
+
+    def add(self, step: int, rate: float, model: SpeechLM) -> None:
+        """Keep a model's weights, and forget those no longer wanted."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tied = set(model._tied_weights_keys or {})
+        checkpoint.write_tensors(self.path(step), {k: v.detach().cpu() for k, v in model.state_dict().items() if k not in tied})
+        self.rates = {s: r for s, r in self.rates.items() if s < step} | {step: rate}
+        wanted = set(self.latest()) | {self.best()}
+        for path in self.folder.glob("step-*.safetensors"):
+            if int(path.stem.removeprefix("step-")) not in wanted:
+                path.unlink()
+        self.rates = {s: r for s, r in self.rates.items() if s in wanted}
+        partial = self.index.with_suffix(".partial")
+        partial.write_text(json.dumps(self.rates))
+        partial.replace(self.index)
+
+    def latest(self) -> list[int]:
+        """The steps of the latest evaluations."""
+        return sorted(self.rates)[-self.keep :]
+
+    def best(self) -> int:
+        """The step with the lowest rate."""
+        return min(self.rates, key=lambda step: (self.rates[step], -step))
+
+
+class StopOnSignal(TrainerCallback):
+    """SIGTERM: finish the step, save, stop."""
+
+    def __init__(self) -> None:
+        self.caught = False
+        self._before: Any = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._before = signal.signal(signal.SIGTERM, self._catch)
+
+    def _catch(self, *_: Any) -> None:
+        self.caught = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.caught:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)
+
+
+class StopAfter(TrainerCallback):
+    """Ends a smoke run after some steps without touching the schedule."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step >= self.steps:
+            control.should_training_stop = True
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run."""
+    found = [path for path in folder.glob("checkpoint-*") if (path / COMPLETE).exists()]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)

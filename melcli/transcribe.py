@@ -1,0 +1,144 @@
+"""`melcli transcribe`: speech to text with any SpeechLM.
+
+Shapes: S samples, T mel frames, M mel bins.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from melcli.audio.segment import chunks, is_silent
+from melcli.data.load import load_utterance
+from melcli.errors import AudioError, UsageError
+from melcli.inputs import AudioInput
+from melcli.models import checkpoint
+from melcli.models.generate import Beam, Greedy, Sample
+from melcli.models.hardware import pick_device, pick_dtype
+from melcli.models.processor import SpeechLMProcessor
+from melcli.models.recognise import recognise
+from melcli.models.speech_lm import SpeechLM
+from melcli.transcripts import Segment, Transcript
+
+WINDOW_SECONDS = 1800.0  # audio sorted by length at a time: long enough for even batches, short enough for memory
+WINDOW_INPUTS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A decoded input: its pieces as (start, end) seconds and features, None where a piece is silent."""
+
+    item: AudioInput
+    duration: float
+    pieces: list[tuple[float, float, Tensor | None]]
+    error: str | None = None
+
+
+class Transcriber:
+    """A model ready to transcribe.
+
+    transcribe() yields transcripts as windows of inputs are done, an input that fails with its error; it never stops for one.
+    decisions: what was decided at loading (device, dtype, attention, model, mel), each with its reason.
+    """
+
+    def __init__(
+        self,
+        model: SpeechLM,
+        processor: SpeechLMProcessor,
+        decisions: dict[str, str],
+        *,
+        strategy: Greedy | Sample | Beam | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self.decisions = decisions
+        self.strategy = strategy or Greedy()
+        self.rows = None if batch_size == "auto" else batch_size
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_size: int | Literal["auto"] = "auto",
+        strategy: Greedy | Sample | Beam | None = None,
+        offline: bool = False,
+    ) -> Transcriber:
+        """A model by name, folder or hub id. Raises CheckpointError and UsageError."""
+        if batch_size != "auto" and batch_size < 1:
+            raise UsageError(f"--batch-size {batch_size}: give `auto` or a number of at least 1")
+        where, why_device = pick_device(device)
+        kind, why_dtype = pick_dtype(dtype, where)
+        lm, processor = checkpoint.load(model, dtype=kind, device=where, offline=offline)
+        spec = processor.spec
+        count = sum(p.numel() for p in lm.parameters())
+        decisions = {
+            "device": f"{where}: {why_device}",
+            "dtype": f"{str(kind).removeprefix('torch.')}: {why_dtype}",
+            "model": f"{model}: {count / 1e6:.1f} M parameters, {lm.config.text_config.model_type} backbone, {lm.config.speech_input['kind']}",
+            "attention": f"{lm.llm.config._attn_implementation}; speech {lm.config.speech_attention}",
+            "mel": f"{spec.rate} Hz, {spec.n_mels} bins, {spec.frame_rate:g} frames/s; {spec.rate / spec.hop_length / processor.stride:g} positions/s"
+            if processor.reads == "mel"
+            else f"{spec.rate} Hz waveform; {spec.rate / processor.stride:g} positions/s",
+        }
+        return cls(lm, processor, decisions, strategy=strategy, batch_size=batch_size)
+
+    def transcribe(self, items: Iterable[AudioInput]) -> Iterator[Transcript]:
+        """Transcripts in the order of the inputs. The next window is decoded while the model works on this one."""
+        windows = self._windows(iter(items))
+        with ThreadPoolExecutor(1) as pool:
+            ahead: Future[list[_Heard]] = pool.submit(next, windows, [])
+            while window := ahead.result():
+                ahead = pool.submit(next, windows, [])
+                yield from self._transcribe_window(window)
+
+    def _windows(self, items: Iterator[AudioInput]) -> Iterator[list[_Heard]]:
+        window: list[_Heard] = []
+        for item in items:
+            window.append(self._hear(item))
+            if len(window) >= WINDOW_INPUTS or sum(heard.duration for heard in window) >= WINDOW_SECONDS:
+                yield window
+                window = []
+        if window:
+            yield window
+
+    def _hear(self, item: AudioInput) -> _Heard:
+        rate = self.processor.spec.rate
+        try:
+            wave_S = load_utterance(item.utterance, rate)
+        except AudioError as error:
+            return _Heard(item, 0.0, [], str(error))
+        pieces = []
+        for first, last in chunks(wave_S, rate, self.model.config.max_seconds):
+            piece_S = wave_S[first:last]
+            features = None if is_silent(piece_S, rate) else self.processor.features([piece_S])[0]
+            pieces.append((first / rate, last / rate, features))
+        return _Heard(item, len(wave_S) / rate, pieces)
+
+    def _transcribe_window(self, window: Sequence[_Heard]) -> Iterator[Transcript]:
+        began = time.perf_counter()
+        features = [mel for heard in window for _, _, mel in heard.pieces if mel is not None]
+        hypotheses = iter(recognise(self.model, self.processor, features, self.strategy, self.rows))
+        total = sum(heard.duration for heard in window) or 1.0
+        seconds = time.perf_counter() - began
+        for heard in window:
+            segments = []
+            for start, end, mel in heard.pieces:
+                if mel is None:
+                    segments.append(Segment(start, end, "", "silence"))
+                else:
+                    hypothesis = next(hypotheses)
+                    segments.append(Segment(start, end, self.processor.text(hypothesis.tokens), hypothesis.finish_reason))
+            text = " ".join(itertools.chain.from_iterable([s.text] if s.text else [] for s in segments))
+            audio = heard.item.utterance.audio[0]
+            yield Transcript(heard.item.name, audio, heard.duration, text, segments, heard.error, seconds * heard.duration / total)

@@ -1,0 +1,202 @@
+"""Transcripts as text on stdout or as files in a folder: what `melcli transcribe` gives back.
+
+Files are written under a temporary name and renamed, keep the tree that the inputs have, and never take the place of an input.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from melcli.errors import UsageError, nearest
+from melcli.inputs import Inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a recording: seconds from its beginning, text, and why decoding stopped: eos, length, repetition or silence."""
+
+    start: float
+    end: float
+    text: str
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What was heard in one input. duration: seconds of audio; seconds: of computing; error: why there is no text, in one line."""
+
+    name: str
+    audio: str
+    duration: float
+    text: str
+    segments: list[Segment] = field(default_factory=list)
+    error: str | None = None
+    seconds: float = 0.0
+
+
+def as_dict(transcript: Transcript, shown: str) -> dict[str, object]:
+    """The JSON object of one transcript; a duration nobody knows is null."""
+    duration = round(transcript.duration, 3) if math.isfinite(transcript.duration) else None
+    segments = [{"start": round(s.start, 3), "end": round(s.end, 3), "text": s.text, "finish_reason": s.finish_reason} for s in transcript.segments]
+    return {"audio": shown, "duration": duration, "text": transcript.text, "segments": segments}
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+WRITERS: dict[str, Callable[[Transcript, str], str]] = {
+    "txt": lambda transcript, shown: transcript.text + "\n",
+    "json": lambda transcript, shown: _json(as_dict(transcript, shown), indent=2) + "\n",
+    "jsonl": lambda transcript, shown: _json(as_dict(transcript, shown)) + "\n",
+}
+"""The whole file that a format makes of one transcript, by the format's name, which is also its suffix."""
+
+FORMATS = (*WRITERS, "all")
+
+
+class Output:
+    """Where transcripts go. `todo`: the inputs that are still to be done; `write` in any order; close it with `with`."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs = inputs
+        self.todo = inputs.items
+
+    def write(self, transcript: Transcript) -> None:
+        """Take one transcript."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Write what was held back."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None or kind is KeyboardInterrupt:
+            self.close()
+
+
+class Stdout(Output):
+    """Results on stdout. jsonl: as they come; txt: in the order of the inputs, as soon as that allows, each line begun with the input's name where
+    there are several; json: one object, or a list where there are several inputs."""
+
+    def __init__(self, inputs: Inputs, format: str, stream: TextIO | None = None) -> None:
+        super().__init__(inputs)
+        self._format, self._stream = format, stream or sys.stdout
+        self._several = inputs.total > 1
+        self._held: dict[str, Transcript] = {}
+        self._next = 0
+
+    def write(self, transcript: Transcript) -> None:
+        if self._format == "jsonl":
+            if transcript.error is None:
+                self._print(WRITERS["jsonl"](transcript, self.inputs.places[transcript.name].shown))
+            return
+        self._held[transcript.name] = transcript
+        if self._format == "txt":
+            while self._next < len(self.todo) and self.todo[self._next].name in self._held:
+                self._line(self._held.pop(self.todo[self._next].name))
+                self._next += 1
+
+    def close(self) -> None:
+        ordered = [self._held[item.name] for item in self.todo if item.name in self._held]
+        if self._format == "txt":
+            for transcript in ordered:
+                self._line(transcript)
+        if self._format == "json":
+            objects = [as_dict(t, self.inputs.places[t.name].shown) for t in ordered if t.error is None]
+            if self._several or objects:
+                self._print(_json(objects if self._several else objects[0], indent=2) + "\n")
+
+    def _line(self, transcript: Transcript) -> None:
+        if transcript.error is None:
+            self._print((f"{transcript.name}: " if self._several else "") + WRITERS["txt"](transcript, transcript.name))
+
+    def _print(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+class Folder(Output):
+    """A file an input and format below a folder, in the tree that the inputs have."""
+
+    def __init__(self, inputs: Inputs, formats: Sequence[str], folder: Path, skip_existing: bool) -> None:
+        super().__init__(inputs)
+        self._formats = formats
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"-o {folder}: is a file, and -o takes a folder.")
+        stems = _distinct(inputs)
+        self._files = {name: {f: folder / f"{stem}.{f}" for f in formats} for name, stem in stems.items()}
+        protected = {path.resolve() for path in inputs.sources}
+        for path in (path for files in self._files.values() for path in files.values()):
+            if path.resolve() in protected:
+                raise UsageError(f"-o {folder}: {path} is one of the inputs and would be overwritten; give another folder.")
+        if skip_existing:
+            self.todo = [item for item in inputs.items if not all(path.is_file() for path in self._files[item.name].values())]
+
+    def write(self, transcript: Transcript) -> None:
+        if transcript.error is not None:
+            return
+        for format, path in self._files[transcript.name].items():
+            write_atomically(path, WRITERS[format](transcript, self.inputs.places[transcript.name].shown))
+
+
+def open_output(inputs: Inputs, format: str = "txt", folder: Path | None = None, skip_existing: bool = False) -> Output:
+    """Where the transcripts of these inputs go. Raises UsageError for a format that does not exist and for flags that need `-o`."""
+    if format not in FORMATS:
+        raise UsageError(f"-f {format}: there is no such format.{nearest(format, FORMATS)} There is: {', '.join(FORMATS)}.")
+    if folder is not None:
+        return Folder(inputs, list(WRITERS) if format == "all" else [format], folder, skip_existing)
+    if format == "all":
+        raise UsageError("-f all writes several files an input: say where with -o DIR.")
+    if skip_existing:
+        raise UsageError("--skip-existing looks for files in an output folder: say which with -o DIR.")
+    return Stdout(inputs, format)
+
+
+def write_all(transcripts: Iterable[Transcript], output: Output, done: Callable[[Transcript], None] = lambda _: None) -> list[tuple[str, str]]:
+    """Write transcripts as they come; returns (name, reason) of every input that failed, those that could not be opened first."""
+    failed = list(output.inputs.failures)
+    for transcript in transcripts:
+        output.write(transcript)
+        if transcript.error is not None:
+            failed.append((transcript.name, output.inputs.reason(transcript.name, transcript.error)))
+        done(transcript)
+    return failed
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file under a temporary name beside it and rename it, so that a file that exists is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _distinct(inputs: Inputs) -> dict[str, str]:
+    """For each input the nicest output stem that no other input has. Raises UsageError where two have none of their own."""
+    level = dict.fromkeys(inputs.places, 0)
+    while True:
+        stems = {name: place.stems[level[name]] for name, place in inputs.places.items()}
+        counts = Counter(stems.values())
+        clashing = [name for name, stem in stems.items() if counts[stem] > 1]
+        if not clashing:
+            return stems
+        movable = [name for name in clashing if level[name] + 1 < len(inputs.places[name].stems)]
+        if not movable:
+            raise UsageError(f"'{clashing[0]}' and '{clashing[1]}' would be written to the same file below -o: transcribe them in separate runs.")
+        for name in movable:
+            level[name] += 1

@@ -1,0 +1,93 @@
+"""Running the command line as a user does, with a recogniser small enough to read in place of a model."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from melcli import cli, console
+from melcli.inputs import AudioInput
+from melcli.transcripts import Segment, Transcript
+
+
+@dataclass
+class Ran:
+    """What a command left: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+Melcli = Callable[..., Ran]
+
+
+@pytest.fixture
+def melcli(capsys: pytest.CaptureFixture[str]) -> Iterator[Melcli]:
+    """Run `melcli ARGUMENTS` in this process."""
+
+    def run(*arguments: object) -> Ran:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Ran(int(stopped.value.code or 0), captured.out, captured.err)
+
+    yield run
+    console.set_level(console.NORMAL)
+
+
+@dataclass
+class FakeTranscriber:
+    """Hears what a file's first line says; a file that begins with 'bad' cannot be decoded. Yields the last input first, as sorting by length may."""
+
+    loaded: list[dict[str, Any]] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)
+    decisions: dict[str, str] = field(default_factory=lambda: {"device": "cpu: a fake needs no other"})
+
+    def load(self, model: str, **options: Any) -> FakeTranscriber:
+        self.loaded.append({"model": model, **options})
+        return self
+
+    def transcribe(self, items: Iterable[AudioInput]) -> Iterator[Transcript]:
+        for item in reversed(list(items)):
+            path = item.utterance.audio[0]
+            self.heard.append(item.name)
+            text = Path(path).read_text(encoding="utf-8").strip()
+            if text.startswith("bad"):
+                yield Transcript(item.name, path, 0.0, "", error=f"{path}: is not audio that can be decoded.")
+            else:
+                yield Transcript(item.name, path, 1.5, text, [Segment(0.0, 1.5, text, "eos")], None, 0.1)
+
+
+@pytest.fixture
+def transcriber(monkeypatch: pytest.MonkeyPatch) -> FakeTranscriber:
+    """Stands in for melcli.transcribe."""
+    fake = FakeTranscriber()
+    module = types.ModuleType("melcli.transcribe")
+    module.Transcriber = fake  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "melcli.transcribe", module)
+    return fake
+
+
+@pytest.fixture
+def talks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of 'recordings' to be in: a.wav, b.wav, deep/c.mp3, notes.txt, .hidden.wav."""
+    folder = tmp_path / "talks"
+    (folder / "deep").mkdir(parents=True)
+    for name, text in (
+        ("a.wav", "hello there"),
+        ("b.wav", "good bye"),
+        ("deep/c.mp3", "so deep"),
+        ("notes.txt", "no audio"),
+        (".hidden.wav", "unseen"),
+    ):
+        (folder / name).write_text(text)
+    monkeypatch.chdir(folder)
+    return folder

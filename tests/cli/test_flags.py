@@ -1,0 +1,180 @@
+"""Every flag reaches what it is for: the calls that commands make are recorded, and a flag that no case here covers fails the last test."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from melcli import cli, console
+from tests.cli.conftest import FakeTranscriber, Melcli
+
+RECIPE = """\
+name: r
+data: {train: [{source: a.jsonl}]}
+model: {backbone: {model_type: llama}}
+train: {steps: 3}
+"""
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """The calls of featurize and train, which do nothing."""
+    recorded: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def record(*arguments: Any, **options: Any) -> Any:
+        recorded.append((arguments, options))
+        fields = {"folder": "out", "utterances": 1, "hours": 0.1, "size": 1, "shards": 1, "skipped_shards": 0, "histogram": (), "failures": ()}
+        return types.SimpleNamespace(**fields)
+
+    for name in ("featurize", "train"):
+        module = types.ModuleType(f"melcli.{name}")
+        setattr(module, name, record)
+        module.HISTOGRAM_EDGES, module.Estimate = (0.0, 1.0), object  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    drawn = types.ModuleType("melcli.plot")
+    drawn.plot_features = lambda folder: [f"{folder}/picture.png"]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "melcli.plot", drawn)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    return recorded
+
+
+FEATURIZE = {
+    "--mel=whisper-80": lambda a, o: a[2] == "whisper-80",
+    "--jobs=3": lambda a, o: o["jobs"] == 3,
+    "--dtype=float32": lambda a, o: o["dtype"] == "float32",
+    "--device=cuda": lambda a, o: o["device"] == "cuda",
+    "--augment": lambda a, o: o["augment"] is not None,
+    "--copies=2": lambda a, o: o["copies"] == 2,
+    "--seed=5": lambda a, o: o["seed"] == 5,
+    "--overwrite": lambda a, o: o["overwrite"] is True,
+    "--root=corpora": lambda a, o: o["root"] == Path("corpora"),
+    "--offline": lambda a, o: o["offline"] is True and os.environ["HF_HUB_OFFLINE"] == "1",
+    "--verbose": lambda a, o: console.level() == console.VERBOSE,
+    "--quiet": lambda a, o: console.level() == console.QUIET,
+}
+
+TRAIN = {
+    "--out=run": lambda a, o: a[1] == Path("run"),
+    "--resume=auto": lambda a, o: o["resume"] == "auto",
+    "--dry-run": lambda a, o: o["dry_run"] is True,
+    "--smoke=2": lambda a, o: o["smoke"] == 2,
+    "--seed=9": lambda a, o: a[0].seed == 9,
+    "--offline": lambda a, o: os.environ["HF_HUB_OFFLINE"] == "1",
+    "--verbose": lambda a, o: console.level() == console.VERBOSE,
+    "--quiet": lambda a, o: console.level() == console.QUIET,
+    "train.lr=0.5": lambda a, o: a[0].train.lr == 0.5,
+}
+
+LOADS = {
+    "--model=m": ("model", "m"),
+    "--batch-size=7": ("batch_size", 7),
+    "--device=cuda": ("device", "cuda"),
+    "--dtype=bfloat16": ("dtype", "bfloat16"),
+}
+
+
+@pytest.mark.parametrize("flag", FEATURIZE)
+def test_featurize(melcli: Melcli, calls: list[Any], flag: str) -> None:
+    ran = melcli("featurize", "digits", "-o", "out", flag)
+    ((arguments, options),) = calls
+    assert ran.code == 0 and arguments[:2] == ("digits", Path("out")) and FEATURIZE[flag](arguments, options)
+    assert ran.out == "out: 1 utterances, 0.10 h, 0.0 MB in 1 shards\n"
+
+
+def test_featurize_plots(melcli: Melcli, calls: list[Any]) -> None:
+    assert melcli("featurize", "digits", "-o", "out", "--plot").out.splitlines()[-1] == "out/picture.png"
+
+
+@pytest.mark.parametrize("flag", TRAIN)
+def test_train(melcli: Melcli, calls: list[Any], tmp_path: Path, flag: str) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    ran = melcli("train", tmp_path / "r.yaml", flag)
+    assert ran.code == 0, ran.err
+    ((arguments, options),) = calls
+    assert TRAIN[flag](arguments, options)
+
+
+def test_train_prints_its_configuration(melcli: Melcli, calls: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    ran = melcli("train", tmp_path / "r.yaml", "train.lr=0.25", "--print-config")
+    (tmp_path / "printed.yaml").write_text(ran.out)
+    assert "lr: 0.25" in ran.out and calls == []
+    assert melcli("train", tmp_path / "printed.yaml", "--print-config").out == ran.out
+
+
+def test_train_on_several_devices(melcli: Melcli, calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from melcli import launch
+
+    launched: list[Any] = []
+    monkeypatch.setattr(launch, "launch", lambda devices, arguments: launched.append((devices, arguments)) or 3)
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    path = str(tmp_path / "r.yaml")
+    ran = melcli("train", path, "train.lr=1", "-o", "run", "--resume", "auto", "--smoke", 5, "--seed", 2, "--dry-run", "-v", "--devices", 2)
+    expected = ["train", path, "train.lr=1", "seed=2", "--out", "run", "--resume", "auto", "--smoke", "5", "--verbose", "--dry-run"]
+    assert launched == [(2, expected)] and calls == [] and ran.code == 3
+    melcli("train", path, "trian.lr=1", "--devices", 2)
+    assert len(launched) == 1  # one complaint, not one a process
+    joined: list[bool] = []
+    monkeypatch.setattr(launch, "is_worker", lambda: True)
+    monkeypatch.setattr(launch, "join", lambda: joined.append(True))
+    assert melcli("train", path, "--devices", 2).code == 0 and len(calls) == len(launched) == len(joined) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["r.yaml", "trian.lr=1"], "setting 'trian.lr=1': unknown key 'trian'. Did you mean 'train'?"),
+        (["typo.yaml"], "typo.yaml:5: unknown key 'modle'. Did you mean 'model'?"),
+        (["twice.yaml"], "twice.yaml:5: key 'name' is given twice"),
+        (["absent.yaml"], "absent.yaml: no such file."),
+        (["no-such-recipe"], "no recipe is called 'no-such-recipe'."),
+        (["r.yaml", "--smoke", "0"], "Invalid value for '--smoke'"),
+    ],
+)
+def test_train_refuses(melcli: Melcli, calls: list[Any], talks: Path, arguments: list[str], expected: str) -> None:
+    for name, more in (("r", ""), ("typo", "modle: {}\n"), ("twice", "name: s\n")):
+        Path(f"{name}.yaml").write_text(RECIPE + more)
+    ran = melcli("train", *arguments)
+    assert ran.code == 2 and ran.err.startswith(f"error: {expected}") and ran.err.count("\n") == 1 and calls == []
+
+
+@pytest.mark.parametrize("flag", LOADS)
+def test_transcribe_and_score_load_a_model_as_told(melcli: Melcli, transcriber: FakeTranscriber, talks: Path, flag: str) -> None:
+    (talks / "dev.jsonl").write_text('{"audio": "a.wav", "text": "hello there", "duration": 1}\n')
+    assert melcli("transcribe", "a.wav", flag).code == melcli("score", "--manifest", "dev.jsonl", flag).code == 0
+    key, value = LOADS[flag]
+    assert [loaded[key] for loaded in transcriber.loaded] == [value, value]
+
+
+@pytest.mark.parametrize("flag", ["--root=corpora", "--offline"])
+def test_score_reads_sources_as_told(
+    melcli: Melcli, transcriber: FakeTranscriber, talks: Path, calls: list[Any], monkeypatch: Any, flag: str
+) -> None:
+    from melcli.data import manifest
+    from melcli.data.utterance import Utterance
+
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(manifest, "read_source", lambda source, **options: told.update(options) or [Utterance("a", (str(talks / "a.wav"),), "x")])
+    melcli("score", "--manifest", "digits", flag)
+    assert told == {"root": Path("corpora") if "root" in flag else None, "offline": flag == "--offline"}
+
+
+TESTED = {
+    "featurize": {*FEATURIZE, "--plot", "--out"},
+    "train": {*TRAIN, "--print-config", "--devices"},
+    "transcribe": {*LOADS, "--format", "--out", "--recursive", "--skip-existing", "--offline", "--quiet", "--verbose"},
+    "score": {*LOADS, "--manifest", "--hyp", "--protocol", "--limit", "--format", "--out", "--root", "--offline", "--quiet", "--verbose"},
+    "doctor": {"--quiet", "--verbose"},
+}
+
+
+@pytest.mark.parametrize("command", TESTED)
+def test_no_flag_is_untested(command: str) -> None:
+    there = {option for p in typer.main.get_command(cli.app).commands[command].params for option in p.opts if option.startswith("--")}
+    assert there - {"--help"} == {flag.partition("=")[0] for flag in TESTED[command] if flag.startswith("--")}

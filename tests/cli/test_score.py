@@ -1,0 +1,118 @@
+"""`melcli score`: of a model, of files of transcripts, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import FakeTranscriber, Melcli
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def manifest(talks: Path) -> Path:
+    rows = [{"audio": "a.wav", "text": "Hello, there!"}, {"audio": "b.wav", "text": "good buy now"}, {"audio": "deep/c.mp3", "text": "so deep"}]
+    return write(talks / "dev.jsonl", *(row | {"duration": 1.5, "id": "same"} for row in rows))
+
+
+def test_json_has_exactly_the_agreed_shape(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path) -> None:
+    ran = melcli("score", "--manifest", "dev.jsonl", "-f", "json")
+    assert ran.code == 0
+    report = json.loads(ran.out)
+    rtfx = report["sets"]["dev"].pop("rtfx")
+    assert rtfx > 0 and report["average"].pop("rtfx") == rtfx
+    counts = {"wer": 28.57, "cer": 17.24, "ins": 0, "del": 1, "sub": 1, "words": 7, "utterances": 3, "audio_seconds": 4.5}
+    counts["cer"] = report["sets"]["dev"]["cer"]  # checked in tests/scoring
+    assert report == {"protocol": "plain", "model": "tiny-en", "sets": {"dev": counts}, "average": {"wer": 28.57}}
+    assert list(report["sets"]["dev"]) == ["wer", "cer", "ins", "del", "sub", "words", "utterances", "audio_seconds"]
+
+
+def test_the_protocol_decides_what_counts(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path) -> None:
+    report = json.loads(melcli("score", "--manifest", "dev.jsonl", "-f", "json", "--protocol", "none").out)
+    assert report["protocol"] == "none" and report["sets"]["dev"]["sub"] == 3
+
+
+def test_several_models_and_sets(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path, talks: Path) -> None:
+    write(talks / "other.jsonl", {"audio": "a.wav", "text": "hello there"})
+    ran = melcli("score", "--manifest", manifest, "--manifest", "other.jsonl", "--model", "one", "--model", "x/two", "-f", "json", "-o", "out.jsonl")
+    reports = json.loads(ran.out)
+    assert [(r["model"], list(r["sets"])) for r in reports] == [("one", ["dev", "other"]), ("x/two", ["dev", "other"])]
+    assert reports[0]["average"]["wer"] == pytest.approx((28.57 + 0) / 2, abs=0.01)
+    assert sorted(p.name for p in talks.glob("out*")) == ["out-one-dev.jsonl", "out-one-other.jsonl", "out-x_two-dev.jsonl", "out-x_two-other.jsonl"]
+
+
+def test_the_table_says_the_same(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path) -> None:
+    head, row = melcli("score", "--manifest", "dev.jsonl", "-q").out.splitlines()
+    assert head.split()[:4] == ["model", "set", "WER", "%"]
+    assert row.split()[:3] == ["tiny-en", "dev", "28.57"] and row.split()[4:10] == ["1", "1", "0", "7", "3", "4.5"]
+
+
+def test_rows_are_kept_raw_and_can_be_scored_again(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path, talks: Path) -> None:
+    melcli("score", "--manifest", "dev.jsonl", "-o", "out/rows.jsonl")
+    rows = [json.loads(line) for line in (talks / "out/rows.jsonl").read_text().splitlines()]
+    expected = {"audio_filepath": str(talks / "a.wav"), "duration": 1.5, "time": 0.1, "text": "Hello, there!", "pred_text": "hello there"}
+    assert rows[0] == expected and len(rows) == 3
+    transcriber.loaded.clear()
+    report = json.loads(melcli("score", "--hyp", "out/rows.jsonl", "-f", "json").out)
+    assert transcriber.loaded == []
+    assert report["model"] is None and report["average"] == {"wer": 28.57, "rtfx": None}
+    assert report["sets"]["rows"]["rtfx"] is None and report["sets"]["rows"]["audio_seconds"] == 4.5
+
+
+def test_other_peoples_rows(melcli: Melcli, talks: Path) -> None:
+    write(talks / "hyp.jsonl", {"text": "a b", "hyp": "a c"}, {"text": "d", "hyp": "d"})
+    report = json.loads(melcli("score", "--hyp", "hyp.jsonl", "-f", "json").out)
+    assert report["sets"]["hyp"]["wer"] == 33.33 and report["sets"]["hyp"]["audio_seconds"] is None
+    assert json.loads(melcli("score", "--hyp", "hyp.jsonl", "-f", "json", "--limit", "1").out)["sets"]["hyp"]["wer"] == 50.0
+
+
+def test_limit(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path) -> None:
+    assert json.loads(melcli("score", "--manifest", "dev.jsonl", "--limit", 2, "-f", "json").out)["sets"]["dev"]["utterances"] == 2
+
+
+def test_failed_utterances_are_listed_and_not_counted(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path, talks: Path) -> None:
+    (talks / "b.wav").write_text("bad")
+    with manifest.open("a") as file:
+        file.write('{"audio": "a.wav", "id": "textless"}\n')
+    ran = melcli("score", "--manifest", "dev.jsonl", "-f", "json")
+    assert ran.code == 1 and json.loads(ran.out)["sets"]["dev"]["utterances"] == 2
+    assert "2 of 4 failed:" in ran.err and "  textless: no text to score against" in ran.err and "is not audio that can be decoded" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "score needs either --manifest SOURCE (and --model) or --hyp FILE.jsonl."),
+        (["--manifest", "dev.jsonl", "--hyp", "good.jsonl"], "score needs either"),
+        (["--hyp", "good.jsonl", "--model", "x"], "--hyp scores transcripts that exist; leave out --model."),
+        (["--hyp", "good.jsonl", "-o", "x.jsonl"], "-o writes what a model transcribes"),
+        (["--hyp", "absent.jsonl"], "absent.jsonl: cannot be read"),
+        (["--hyp", "empty.jsonl"], "empty.jsonl: holds no rows."),
+        (["--hyp", "broken.jsonl"], "broken.jsonl:2: not JSON"),
+        (["--hyp", "lacking.jsonl"], "lacking.jsonl:1: no 'pred_text'; a row holds 'text' and one of: pred_text, hyp."),
+        (["--hyp", "textless.jsonl"], "textless.jsonl:1: no 'text'"),
+        (["--hyp", "number.jsonl"], "number.jsonl:1: 'text' and 'hyp' must both be strings."),
+        (["--manifest", "broken.jsonl"], "broken.jsonl:2: not JSON"),
+        (["--manifest", "silent.jsonl"], "silent.jsonl: none of its 1 utterances has a text to score against."),
+        (["--manifest", "absent.jsonl"], "absent.jsonl: no such file"),
+        (["--manifest", "dev.jsonl", "--protocol", "plane"], "no normaliser is called 'plane'. Did you mean 'plain'?"),
+        (["--manifest", "dev.jsonl", "--limit", "0"], "Invalid value for '--limit'"),
+    ],
+)
+def test_mistakes(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path, talks: Path, arguments: list[str], expected: str) -> None:
+    write(talks / "good.jsonl", {"text": "a", "pred_text": "a"})
+    write(talks / "empty.jsonl")
+    write(talks / "broken.jsonl", {"text": "a", "pred_text": "a", "audio": "a.wav"}, "{")
+    write(talks / "lacking.jsonl", {"text": "a"})
+    write(talks / "textless.jsonl", {"pred_text": "a"})
+    write(talks / "number.jsonl", {"text": "a", "hyp": 3})
+    write(talks / "silent.jsonl", {"audio": "a.wav", "duration": 1})
+    ran = melcli("score", *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"error: {expected}") and ran.err.count("\n") == 1
