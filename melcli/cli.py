@@ -6,6 +6,7 @@ torch and what needs it are imported inside the commands, so that `--help` is in
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import os
@@ -16,14 +17,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from melcli import console
+from melcli import cli_names, console
 from melcli.errors import MelcliError, UsageError
 
 app = typer.Typer(name="melcli", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-models_app = typer.Typer(help="What has a name here: models, and with --kind inputs, mel presets, corpora and the rest.", rich_markup_mode=None)
-recipes_app = typer.Typer(help="The recipes that ship with melcli.", rich_markup_mode=None)
-app.add_typer(models_app, name="models")
-app.add_typer(recipes_app, name="recipes")
+app.add_typer(cli_names.models_app, name="models")
+app.add_typer(cli_names.recipes_app, name="recipes")
 
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute; auto takes the best there is.")]
 Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="What to compute in.")]
@@ -32,7 +31,6 @@ Root = Annotated[Path | None, typer.Option(help="Folder that holds the corpora g
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine; never download.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results, warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")]
-Kind = Annotated[str, typer.Option(help="What to look at instead of models: speech-input, mel, task, corpus, normaliser, ...")]
 
 
 @app.callback(invoke_without_command=True)
@@ -70,6 +68,8 @@ def featurize(
     melcli featurize librispeech:train-clean-100 -o features/ --mel phi4mm
     """
     _prepare(quiet, verbose, offline)
+    if plot and importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("--plot needs matplotlib: pip install 'melcli[plot]'.")
     from melcli.audio.augment import Augment
     from melcli.featurize import HISTOGRAM_EDGES, Estimate
     from melcli.featurize import featurize as run
@@ -164,6 +164,7 @@ def transcribe(
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders of a folder too.")] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out inputs whose output is in the folder already.")] = False,
+    beam: Annotated[int, typer.Option(min=1, metavar="N", help="Hypotheses followed at once; 1 is greedy.")] = 1,
     batch_size: BatchSize = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -188,9 +189,11 @@ def transcribe(
             console.note(f"{len(inputs.items) - len(todo)} of {len(inputs.items)} are done already and skipped")
         transcripts = iter(())
         if todo:
+            from melcli.models.generate import Beam
             from melcli.transcribe import Transcriber
 
-            transcriber = Transcriber.load(model, device=device, dtype=dtype, batch_size=size)
+            strategy = Beam(beam) if beam > 1 else None
+            transcriber = Transcriber.load(model, device=device, dtype=dtype, batch_size=size, strategy=strategy, offline=offline)
             console.decided(transcriber.decisions)
             transcripts = transcriber.transcribe(todo)
         with console.progress("transcribe", len(todo)) as bar:
@@ -232,7 +235,7 @@ def score(
     def load(name: str):
         from melcli.transcribe import Transcriber
 
-        transcriber = Transcriber.load(name, device=device, dtype=dtype, batch_size=size)
+        transcriber = Transcriber.load(name, device=device, dtype=dtype, batch_size=size, offline=offline)
         console.decided(transcriber.decisions, title=name if model and len(model) > 1 else "")
         return transcriber
 
@@ -267,61 +270,6 @@ def doctor(quiet: Quiet = False, verbose: Verbose = False) -> None:
     console.table(("what", "state", "detail"), [(c.name, c.status, c.detail) for c in found], stdout=True)
     if any(check.status == "broken" for check in found):
         raise typer.Exit(1)
-
-
-@models_app.command("ls")
-def models_ls(kind: Kind = "model") -> None:
-    """List the names of a kind with a line on each."""
-    from melcli import registry
-
-    rows = [(entry.name, entry.summary, entry.licence) for entry in registry.entries(kind)]
-    console.table((kind, "what it is", "licence"), rows, stdout=True)
-
-
-@models_app.command("show")
-def models_show(name: Annotated[str, typer.Argument(help="A name, or a model's folder.")], kind: Kind = "model") -> None:
-    """Say all there is to know about one name without loading it."""
-    from melcli import registry
-    from melcli.describe import describe
-
-    if kind == "model" and os.path.isdir(name):
-        rows = describe(Path(name))
-    else:
-        entry = registry.get(kind, name)
-        rows = [("name", entry.name), ("kind", entry.kind), ("what it is", entry.summary), ("target", entry.target)]
-        rows += [(label, value) for label, value in (("licence", entry.licence), ("sha256", entry.sha256)) if value]
-        rows += describe(entry.path()) if kind == "model" else []
-    console.table(("property", "value"), rows, stdout=True)
-
-
-@recipes_app.command("ls")
-def recipes_ls() -> None:
-    """List the recipes with a line on each."""
-    models_ls("recipe")
-
-
-@recipes_app.command("show")
-def recipes_show(name: Annotated[str, typer.Argument(help="A recipe's name.")]) -> None:
-    """Print a recipe as it is written."""
-    from melcli import registry
-
-    print(registry.get("recipe", name).path().read_text(encoding="utf-8"), end="")
-
-
-@recipes_app.command("copy")
-def recipes_copy(
-    name: Annotated[str, typer.Argument(help="A recipe's name.")],
-    to: Annotated[Path | None, typer.Argument(help="File or folder; the default is NAME.yaml here.")] = None,
-) -> None:
-    """Copy a recipe to change it. A file that exists is never overwritten."""
-    from melcli import registry
-
-    text = registry.get("recipe", name).path().read_text(encoding="utf-8")
-    target = Path(f"{name}.yaml") if to is None else to / f"{name}.yaml" if to.is_dir() else to
-    if target.exists():
-        raise UsageError(f"{target} exists already; give another name.")
-    target.write_text(text, encoding="utf-8")
-    print(target)
 
 
 def _prepare(quiet: bool, verbose: bool, offline: bool = False) -> None:

@@ -134,8 +134,9 @@ def _differences(have: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 def _existing(folder: Path, shards: int, stamp: dict[str, Any], overwrite: bool) -> dict[int, ShardHead]:
     """The heads of the shards that are finished already. Removes what is broken or half-written, and with `overwrite` everything."""
-    for leftover in folder.glob(".*.tmp"):
-        leftover.unlink()
+    for name in ("shard-*", SUMMARY, FAILED):
+        for leftover in folder.glob(f".{name}.*.tmp"):
+            leftover.unlink()
     files = sorted(folder.glob("shard-*.safetensors"))
     if overwrite:
         for path in (*files, *folder.glob("shard-*.jsonl"), folder / SUMMARY, folder / FAILED):

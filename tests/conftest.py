@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples every time, none remembered, and no limit a shared machine would break.
+settings.register_profile("melcli", derandomize=True, database=None, deadline=None)
+settings.load_profile("melcli")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -98,3 +98,14 @@ assert all(registry.entries(kind) is not None for kind in registry.KINDS)
 print(sorted({"torch", "torchaudio"} & set(sys.modules)))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", registry.names("recipe"))
+def test_every_shipped_recipe_is_valid_and_survives_being_saved(name: str, tmp_path: Path) -> None:
+    from melcli.config import dump_yaml
+    from melcli.recipe import load
+
+    recipe = load(name)
+    (tmp_path / "saved.yaml").write_text(dump_yaml(recipe))
+    assert load(str(tmp_path / "saved.yaml")) == recipe
+    assert recipe.name == name

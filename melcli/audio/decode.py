@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, Self
 
@@ -23,7 +24,17 @@ Source = str | os.PathLike[str] | BinaryIO
 
 BLOCK_VALUES = 1 << 20  # samples times channels that are decoded at once
 END_SLACK_SECONDS = 0.5  # an utterance may end this much after its file: manifests round, encoders cut
+SIZE_SLACK_BYTES = 1024  # by which a wav's data may be shorter than its header says: some programs count the header in
 KNOWN = "wav, flac, ogg, opus, mp3, m4a, mp4, webm and what else libsndfile and FFmpeg read"
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What a file's header says. rate in Hz, duration in seconds (None where only decoding would tell)."""
+
+    rate: int
+    channels: int
+    duration: float | None
 
 
 class Decoder(Protocol):
@@ -63,6 +74,14 @@ def open_audio(source: Source) -> Decoder:
     if _is_text(head):
         raise AudioError(f"{name}: is text, not audio")
     return _FFmpeg(file, name)
+
+
+def probe(source: Source) -> AudioInfo:
+    """The rate, channels and duration of an audio file, without decoding it and without torch. Raises AudioError as `open_audio` does."""
+    with open_audio(source) as decoder:
+        if decoder.frames == 0:
+            raise AudioError(f"{name_of(source)}: holds no samples")
+        return AudioInfo(decoder.rate, decoder.channels, None if decoder.frames is None else decoder.frames / decoder.rate)
 
 
 def _seekable(source: Source, name: str) -> str | BinaryIO:
@@ -172,7 +191,7 @@ class _SoundFile:
         if self.sound.format in ("WAV", "WAVEX", "RF64", "W64", "AIFF"):
             # the parser's log; a size with the highest bit set, or none, is how streams say that they do not know
             said = re.search(r"^(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", self.sound.extra_info, re.MULTILINE)
-            if said and 0 < int(said[2]) < int(said[1]) < 0x7FFFF000 and self.frames > 0:
+            if said and 0 < int(said[2]) < int(said[1]) - SIZE_SLACK_BYTES and int(said[1]) < 0x7FFFF000 and self.frames > 0:
                 there = self.frames / self.rate
                 raise _truncated(self.name, there * int(said[1]) / int(said[2]), there)
         elif self.sound.format == "OGG":

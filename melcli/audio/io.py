@@ -9,7 +9,6 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,26 +16,19 @@ import soundfile
 import torch
 from torch import Tensor
 
-from melcli.audio.decode import END_SLACK_SECONDS, Decoder, Source, name_of, open_audio
+from melcli.audio.decode import END_SLACK_SECONDS, AudioInfo, Decoder, Source, name_of, open_audio, probe
 from melcli.audio.resample import Resampler
 from melcli.errors import AudioError
 
+__all__ = ["AudioInfo", "load", "probe", "save", "stream"]
 
-@dataclass(frozen=True, slots=True)
-class AudioInfo:
-    """What a file's header says. rate in Hz, duration in seconds (None where only decoding would tell)."""
-
-    rate: int
-    channels: int
-    duration: float | None
-
-
-def probe(source: Source) -> AudioInfo:
-    """The rate, channels and duration of an audio file, without decoding it. Raises AudioError as `load` does."""
-    with open_audio(source) as decoder:
-        if decoder.frames == 0:
-            raise AudioError(f"{name_of(source)}: holds no samples")
-        return AudioInfo(decoder.rate, decoder.channels, None if decoder.frames is None else decoder.frames / decoder.rate)
+WRITTEN = {  # suffix: libsndfile's container and coding
+    "wav": ("WAV", "PCM_16"),
+    "flac": ("FLAC", "PCM_16"),
+    "ogg": ("OGG", "VORBIS"),
+    "opus": ("OGG", "OPUS"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+}
 
 
 def load(source: Source, rate: int, *, start: float | None = None, end: float | None = None) -> Tensor:
@@ -108,15 +100,8 @@ def save(path: str | os.PathLike[str], wave_S: Tensor, rate: int) -> None:
     """
     path = Path(path)
     kind = path.suffix.lower().lstrip(".")
-    formats = {
-        "wav": ("WAV", "PCM_16"),
-        "flac": ("FLAC", "PCM_16"),
-        "ogg": ("OGG", "VORBIS"),
-        "opus": ("OGG", "OPUS"),
-        "mp3": ("MP3", "MPEG_LAYER_III"),
-    }
-    if kind not in formats:
-        raise AudioError(f"{path}: cannot write '{path.suffix}'; valid are {', '.join('.' + name for name in formats)}")
+    if kind not in WRITTEN:
+        raise AudioError(f"{path}: cannot write '{path.suffix}'; valid are {', '.join('.' + name for name in WRITTEN)}")
     wave_S = wave_S.detach().to("cpu", torch.float32).reshape(-1)
     if not math.isfinite(float(wave_S.sum())):
         raise AudioError(f"{path}: not written: NaN or infinite samples")
@@ -125,7 +110,7 @@ def save(path: str | os.PathLike[str], wave_S: Tensor, rate: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = file.name
-            soundfile.write(file, wave_S.clamp(-1.0, 1.0).numpy(), rate, format=formats[kind][0], subtype=formats[kind][1])
+            soundfile.write(file, wave_S.clamp(-1.0, 1.0).numpy(), rate, format=WRITTEN[kind][0], subtype=WRITTEN[kind][1])
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except (OSError, soundfile.LibsndfileError) as error:

@@ -25,7 +25,7 @@ from melcli.errors import AudioError
 BLOCK_CPU = 1 << 19  # samples of windowed frames at once: 2 megabytes, found by trying; smaller pays for calls, larger for memory
 BLOCK_GPU = 1 << 25  # few launches matter there, not caches
 PRECISIONS = {"single": torch.float32, "double": torch.float64}
-QUIET_POWER = 1e-7  # of the loudest mel bin of a frame: below it float32 is off by up to 1e-3 in the logarithm (measured on real speech)
+QUIET_POWER = 3e-8  # of the loudest mel bin of a frame: below it float32 is off by up to 1e-3 in the logarithm (measured on real speech)
 QUIET_MAGNITUDE = QUIET_POWER**0.5
 FILTER_GROUP = 16  # filters multiplied at once: neighbours use few FFT bins, and a product with fewer columns is no faster
 
@@ -200,23 +200,24 @@ class LogMel(nn.Module):
             torch.mm(power_TF[:, used], tables.filters_FM[used, mels], out=out_TM[:, mels])
 
     def _repeat_quiet(self, wave_S: Tensor, mel_TM: Tensor) -> None:
-        """Replaces the frames (before floor and logarithm) in which a bin is above the floor and yet far below the loudest."""
+        """Replaces the frames (before floor and logarithm) in which a bin, or else the floor, is far below the loudest."""
         spec = self.spec
         quiet_T = mel_TM.amax(dim=1) * (QUIET_POWER if spec.power == 2 else QUIET_MAGNITUDE)
-        rows = (mel_TM.amin(dim=1) < quiet_T).nonzero().squeeze(1)
-        if len(rows):  # a second look at these: what is below the floor anyway does not matter
-            below_TM = (mel_TM[rows] < quiet_T[rows, None]) & (mel_TM[rows] > 0.5 * spec.floor)
-            rows = rows[below_TM.any(dim=1)]
+        rows = (mel_TM.amin(dim=1).clamp_min_(0.5 * spec.floor) < quiet_T).nonzero().squeeze(1)
         if len(rows) == 0:
             return
-        tables = _tables(spec, wave_S.device, torch.float64)
-        frames_TW = wave_S.unfold(0, spec.win_length, spec.hop_length)[rows]
-        if spec.preemphasis:
-            frames_TW = frames_TW - spec.preemphasis * torch.cat([frames_TW[:, :1], frames_TW[:, :-1]], dim=1)
-        spectrum_TF = torch.fft.rfft(frames_TW * tables.window_W, n=spec.n_fft)
-        exact_TM = mel_TM.new_empty(len(rows), spec.n_mels, dtype=torch.float64)
-        self._mel(spectrum_TF, torch.empty_like(spectrum_TF, dtype=torch.float64), tables, exact_TM)
-        mel_TM[rows] = exact_TM.float()
+        window_W = _tables(spec, wave_S.device, torch.float64).window_W
+        tables = _tables(spec, wave_S.device, torch.float32)
+        all_frames_TW = wave_S.unfold(0, spec.win_length, spec.hop_length)
+        for some in rows.split(max(1, len(mel_TM) // 4)):  # a float64 spectrum is large: quarter blocks stay in the cache
+            frames_TW = all_frames_TW[some]
+            if spec.preemphasis:
+                frames_TW = frames_TW - spec.preemphasis * torch.cat([frames_TW[:, :1], frames_TW[:, :-1]], dim=1)
+            # only the FFT cancels large numbers; what follows adds positive ones and is as good in float32
+            spectrum_TF = torch.fft.rfft(frames_TW * window_W, n=spec.n_fft).to(torch.complex64)
+            exact_TM = mel_TM.new_empty(len(some), spec.n_mels)
+            self._mel(spectrum_TF, torch.empty_like(spectrum_TF, dtype=torch.float32), tables, exact_TM)
+            mel_TM[some] = exact_TM
 
     def _finish(self, mel_TM: Tensor) -> Tensor:
         """What depends on the whole utterance, and the affine step."""

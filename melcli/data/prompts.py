@@ -60,11 +60,10 @@ def phrase(random: Random, sentence: Sentence, vocabulary: list[str]) -> Sentenc
     return Sentence(text + random.choice([".", ".", "", "!", "?"]), text)
 
 
-def childlike(sentence: Sentence, common: frozenset[str]) -> Sentence | None:
-    """The sentence, where a six-year-old could read it out: three to nine short common words."""
+def childlike(sentence: Sentence, common: frozenset[str]) -> bool:
+    """Whether a six-year-old could read the sentence out: three to nine short common words."""
     words = sentence.text.split()
-    simple = 3 <= len(words) <= 9 and all(len(word) <= 7 and word in common for word in words)
-    return sentence if simple else None
+    return 3 <= len(words) <= 9 and all(len(word) <= 7 and word in common for word in words)
 
 
 def vocabulary(sources: list[Source], size: int) -> list[str]:

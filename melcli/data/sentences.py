@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from melcli.data.text import prompt, speakable, transcript
+from melcli.data.text import ABBREVIATIONS, prompt, speakable, transcript
 from melcli.errors import ManifestError
 
 WORDS = (2, 30)
@@ -93,7 +93,8 @@ def read_source(path: Path) -> Source:
     counts, books = _count(paragraphs)
     enough = 2 if len(books) > 1 else 3
     spread = Counter(word for book in books for word in book) if len(books) > 1 else counts
-    known = frozenset(word for word, count in spread.items() if count >= enough)
+    written_short = (word for words in ABBREVIATIONS.values() for word in words.split())
+    known = frozenset(word for word, count in spread.items() if count >= enough).union(written_short)
     return Source(tuple(_cut(paragraphs)), counts, known)
 
 

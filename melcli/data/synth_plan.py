@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -14,7 +14,7 @@ from random import Random
 from melcli.data import prompts
 from melcli.data.sentences import Sentence, Source, held_out, read_source
 from melcli.data.utterance import Utterance
-from melcli.data.voices import ESPEAK_ACCENTS, ESPEAK_VARIANTS, PACKAGES, VOICES, Delivery, voice
+from melcli.data.voices import ESPEAK_ACCENTS, ESPEAK_CLEAR, PACKAGES, Delivery, voice
 from melcli.errors import AudioError, ManifestError, UsageError, nearest
 
 KINDS = {"book": 0.45, "dialogue": 0.20, "question": 0.08, "digits": 0.10, "spelled": 0.04, "phrase": 0.08, "child": 0.05}
@@ -32,7 +32,7 @@ VOICE_SHARES = {
 FILES = {"book": "text/books.txt.gz", "dialogue": "text/dialogues.txt.gz", "question": "text/qa.jsonl.gz"}
 SEPARATE = 0.4
 """Share of the digit strings that are joined from digits spoken one by one, as recordings of single digits are joined."""
-STRETCH, PITCH, SHIFT = (0.8, 1.35), (0.8, 1.2), (0.87, 1.3)
+STRETCH, PITCH = (0.8, 1.35), (0.8, 1.2)
 
 
 def plan(root: Path, hours: float, seed: int, mix: Mapping[str, float] | None = None, voices: Mapping[str, float] | None = None) -> list[Utterance]:
@@ -122,18 +122,18 @@ class Material:
             return self._cleaned([self.source(kind)], random)
         return {"digits": self._digits, "spelled": self._spelled, "phrase": self._phrases, "child": self._children}[kind](random)
 
-    def _cleaned(self, sources: list[Source], random: Random) -> Iterator[Sentence]:
+    def _cleaned(self, sources: list[Source], random: Random, fits: Callable[[Sentence], bool] = bool) -> Iterator[Sentence]:
         order = [(number, index) for number, source in enumerate(sources) for index in range(len(source.raw))]
         while True:
             random.shuffle(order)
             found = False
             for number, index in order:
                 sentence = sources[number].clean(sources[number].raw[index])
-                if sentence is not None and sentence.text not in self.held_out:
+                if sentence is not None and fits(sentence) and sentence.text not in self.held_out:
                     found = True
                     yield sentence
             if not found:
-                raise ManifestError(f"No speakable sentence in the text collections under {self.root / 'text'}.")
+                raise ManifestError(f"No sentence of the kind that was asked for in the text collections under {self.root / 'text'}.")
 
     def _digits(self, random: Random) -> Iterator[Sentence]:
         while True:
@@ -154,9 +154,7 @@ class Material:
     def _children(self, random: Random) -> Iterator[Sentence]:
         sources = [self.source("book"), self.source("dialogue")]
         common = frozenset(prompts.vocabulary(sources, prompts.COMMON))
-        for sentence in self._cleaned(sources, random):
-            if prompts.childlike(sentence, common):
-                yield sentence
+        return self._cleaned(sources, random, lambda sentence: prompts.childlike(sentence, common))
 
 
 def _utterance(name: str, kind: str, sentence: Sentence, voices: Mapping[str, float], random: Random) -> Utterance:
@@ -175,14 +173,15 @@ def _delivery(kind: str, voices: Mapping[str, float], random: Random) -> Deliver
     """A voice and random tempo, pitch and size. Half of the speakers are near the voice's own size, a third smaller (children), the rest bigger."""
     name = random.choices(list(voices), list(voices.values()))[0]
     if name == "espeak":
-        name = f"espeak/{random.choice(ESPEAK_ACCENTS)}+{random.choice(ESPEAK_VARIANTS)}"
-    one = VOICES.get(name)
-    small = 0.7 if kind == "child" else 0.3
-    size = random.choices([(0.95, 1.08), (1.08, SHIFT[1]), (SHIFT[0], 0.95)], [1 - small - 0.15, small, 0.15])[0]
+        name = f"espeak/{random.choice(ESPEAK_ACCENTS)}+{random.choice(ESPEAK_CLEAR)}"
+    one = voice(name)
+    big, small = one.shifts
+    children = 0.7 if kind == "child" else 0.35
+    size = random.choices([(0.96, 1.06), (1.06, small), (big, 0.96)], [0.85 - children, children, 0.15])[0]
     return Delivery(
         name,
-        stretch=round(random.triangular(*STRETCH, 1.0), 2) if one is None or one.stretched else 1.0,
-        pitch=round(random.uniform(*PITCH), 2) if one is None or one.pitched else 1.0,
+        stretch=round(random.triangular(*STRETCH, 1.0), 2) if one.stretched else 1.0,
+        pitch=round(random.uniform(*PITCH), 2) if one.pitched else 1.0,
         shift=round(random.uniform(*size), 2),
         lead=round(random.uniform(0.05, 0.3), 2),
         tail=round(random.uniform(0.05, 0.3), 2),

@@ -31,6 +31,7 @@ class Voice:
     f0: mean fundamental frequency, Hz, measured; 0 for espeak-ng, which takes a relative pitch.
     base, pace, spell, pause: seconds an utterance, a letter, a single letter (beyond its pace) and an inner punctuation mark at stretch 1,
         fitted to 120 utterances, for estimates of duration (mean error 11 % an utterance, 1 % an hour).
+    shifts: the range of `shift` in which pocketsphinx, trained on adults, still understands the voice. slt is a woman's: at 1.15 it is a small child.
     pitched, stretched: whether the synthesiser can change pitch and tempo at all (flite's rms ignores a pitch, festival's HTS voice both).
     """
 
@@ -40,6 +41,7 @@ class Voice:
     pace: float = 0.058
     spell: float = 0.02
     pause: float = 0.35
+    shifts: tuple[float, float] = (0.92, 1.12)
     pitched: bool = True
     stretched: bool = True
 
@@ -53,14 +55,16 @@ class Voice:
 
 
 _NAMED = (
-    Voice("flite/kal16", f0=92, base=0.15, pace=0.057, spell=0.1, pause=0.37),
-    Voice("flite/kal", f0=91, base=0.15, pace=0.057, spell=0.1, pause=0.37),
-    Voice("flite/awb", f0=130, base=0.25, pace=0.061, spell=0.03, pause=0.3),
-    Voice("flite/rms", f0=102, base=0.18, pace=0.073, spell=0.09, pause=0.22, pitched=False),
-    Voice("flite/slt", f0=178, base=0.15, pace=0.061, spell=0.1, pause=0.28),
-    Voice("festival/kal_diphone", f0=105, base=0.18, pace=0.066, spell=0.15, pause=0.13),
-    Voice("festival/ked_diphone", f0=105, base=0.23, pace=0.063, spell=0.09, pause=0.18),
-    Voice("festival/cmu_us_slt_arctic_hts", f0=168, base=0.07, pace=0.069, spell=0.09, pause=0.14, pitched=False, stretched=False),
+    Voice("flite/kal16", f0=92, base=0.15, pace=0.057, spell=0.1, pause=0.37, shifts=(0.9, 1.3)),
+    Voice("flite/kal", f0=91, base=0.15, pace=0.057, spell=0.1, pause=0.37, shifts=(0.9, 1.3)),
+    Voice("flite/awb", f0=130, base=0.25, pace=0.061, spell=0.03, pause=0.3, shifts=(0.9, 1.3)),
+    Voice("flite/rms", f0=102, base=0.18, pace=0.073, spell=0.09, pause=0.22, shifts=(0.93, 1.3), pitched=False),
+    Voice("flite/slt", f0=178, base=0.15, pace=0.061, spell=0.1, pause=0.28, shifts=(0.85, 1.13)),
+    Voice("festival/kal_diphone", f0=105, base=0.18, pace=0.066, spell=0.15, pause=0.13, shifts=(0.9, 1.3)),
+    Voice("festival/ked_diphone", f0=105, base=0.23, pace=0.063, spell=0.09, pause=0.18, shifts=(0.9, 1.3)),
+    Voice(
+        "festival/cmu_us_slt_arctic_hts", f0=168, base=0.07, pace=0.069, spell=0.09, pause=0.14, shifts=(0.85, 1.13), pitched=False, stretched=False
+    ),
 )
 VOICES = {voice.name: voice for voice in _NAMED}
 ESPEAK_ACCENTS = ("en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029", "en-us-nyc")
@@ -69,6 +73,11 @@ ESPEAK_VARIANTS = tuple(
     "announcer antonio aunty belinda benjamin boris caleb david ed edward grandma grandpa iven john klatt klatt2 klatt3 klatt4 klatt6 linda max "
     "michel miguel norbert pablo paul pedro quincy rob robert sandro shelby steph steph2 steph3 travis victor zac".split()
 )
+ESPEAK_CLEAR = tuple(
+    "m1 m2 m3 m5 m6 f1 f2 f3 f4 f5 Denis Diogo Gene Gene2 Hugo adam anika announcer antonio aunty benjamin caleb david edward grandpa iven klatt "
+    "klatt2 klatt3 klatt4 klatt6 michel miguel sandro victor".split()
+)
+"""Those that pocketsphinx with a grammar of digits gets at most 40 % of the digits wrong of; the rest are hoarse, buzzing or too high."""
 
 
 def voice(name: str) -> Voice:

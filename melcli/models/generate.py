@@ -103,7 +103,7 @@ class _Rows:
             use_cache=True,
             logits_to_keep=1,
         )
-        self.logits_BV = out.logits[:, -1]
+        self.logits_BV = self._allowed(out.logits[:, -1])
         self.next_B = valid_BL.sum(1)
         self.valid_BL = torch.cat([valid_BL.bool(), valid_BL.new_ones(len(valid_BL), room, dtype=torch.bool)], 1)
         self.held = valid_BL.shape[1]
@@ -120,7 +120,12 @@ class _Rows:
             use_cache=True,
         )
         self.next_B = self.next_B + 1
-        self.logits_BV = self.head(out.last_hidden_state[:, -1])
+        self.logits_BV = self._allowed(self.head(out.last_hidden_state[:, -1]))
+
+    def _allowed(self, logits_BV: Tensor) -> Tensor:
+        """The speech token stands for audio: no text may hold it."""
+        logits_BV[:, self.model.config.speech_token_id] = -math.inf
+        return logits_BV
 
     def select(self, rows: Tensor) -> None:
         self.cache.reorder_cache(rows)
@@ -239,9 +244,11 @@ def _beam(rows: _Rows, stops: Sequence[int], max_tokens: Sequence[int], strategy
             )
             new: list[tuple[list[int], float]] = []
             new_rows: list[int] = []
-            for score, i, token in options[: 2 * width]:
+            for rank, (score, i, token) in enumerate(options[: 2 * width]):
                 prefix = live[utterance][i][0]
                 if token in stops:
+                    if rank >= width:
+                        continue
                     done[utterance].append(Hypothesis(prefix, "eos", worth(score, len(prefix) + 1)))
                 elif len(new) < width:
                     extended = [*prefix, token]

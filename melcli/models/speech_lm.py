@@ -53,6 +53,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
             f"llm.{key}": f"llm.{source}" for key, source in (getattr(self.llm, "_tied_weights_keys", None) or {}).items()
         }
         self.post_init()
+        self.generation_config.suppress_tokens = [config.speech_token_id]
 
     def get_input_embeddings(self) -> nn.Module:
         return self.llm.get_input_embeddings()
@@ -136,7 +137,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
             loss = loss + self.config.ctc_weight * ctc
         return SpeechLMOutput(loss=loss, ce=ce.detach(), ctc=None if ctc is None else ctc.detach(), ctc_logits=ctc_logits)
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, past_key_values: Any = None, is_first_iteration: bool = True, **kwargs: Any):
+    def prepare_inputs_for_generation(self, input_ids: Tensor, past_key_values: Any = None, is_first_iteration: bool = False, **kwargs: Any):
         """Speech is read once, in the first step."""
         inputs = super().prepare_inputs_for_generation(
             input_ids, past_key_values=past_key_values, is_first_iteration=is_first_iteration, **kwargs

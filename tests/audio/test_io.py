@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -272,6 +274,23 @@ def test_a_wav_of_unknown_length_is_not_truncated(tmp_path: Path):
     data[4:8] = data[40:44] = struct.pack("<I", 0xFFFFFFFF)
     path.write_bytes(data)
     assert len(load(path, RATE)) == 3 * RATE
+
+
+def test_a_wav_whose_size_counts_its_header_is_not_truncated(tmp_path: Path):
+    path = tmp_path / "sloppy.wav"
+    soundfile.write(path, chirp(), RATE)
+    data = bytearray(path.read_bytes())
+    data[40:44] = struct.pack("<I", len(data))
+    path.write_bytes(data)
+    assert len(load(path, RATE)) == 3 * RATE
+
+
+def test_probing_needs_no_torch(tmp_path: Path):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, chirp(), RATE)
+    code = f"import sys; from melcli.audio.decode import probe; print(probe({str(path)!r}).duration, 'torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert result.stdout.split() == ["3.0", "False"]
 
 
 def test_a_header_that_lies_costs_no_memory(tmp_path: Path):

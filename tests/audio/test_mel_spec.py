@@ -43,7 +43,7 @@ def test_fingerprints_follow_the_values():
 
 def test_unknown_preset_names_the_nearest():
     assert preset("phi4mm") is PRESETS["phi4mm"]
-    with pytest.raises(ConfigError, match="whisper-128.* Did you mean 'whisper-80'"):
+    with pytest.raises(ConfigError, match=r"whisper-128.* Did you mean 'whisper-80'"):
         preset("whisper80")
 
 

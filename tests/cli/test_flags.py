@@ -76,6 +76,7 @@ LOADS = {
     "--batch-size=7": ("batch_size", 7),
     "--device=cuda": ("device", "cuda"),
     "--dtype=bfloat16": ("dtype", "bfloat16"),
+    "--offline": ("offline", True),
 }
 
 
@@ -145,11 +146,27 @@ def test_train_refuses(melcli: Melcli, calls: list[Any], talks: Path, arguments:
 
 
 @pytest.mark.parametrize("flag", LOADS)
-def test_transcribe_and_score_load_a_model_as_told(melcli: Melcli, transcriber: FakeTranscriber, talks: Path, flag: str) -> None:
+def test_transcribe_and_score_load_a_model_as_told(
+    melcli: Melcli, transcriber: FakeTranscriber, talks: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
     (talks / "dev.jsonl").write_text('{"audio": "a.wav", "text": "hello there", "duration": 1}\n')
     assert melcli("transcribe", "a.wav", flag).code == melcli("score", "--manifest", "dev.jsonl", flag).code == 0
     key, value = LOADS[flag]
     assert [loaded[key] for loaded in transcriber.loaded] == [value, value]
+
+
+def test_beam(melcli: Melcli, transcriber: FakeTranscriber, talks: Path) -> None:
+    melcli("transcribe", "a.wav")
+    melcli("transcribe", "a.wav", "--beam", 4)
+    greedy, beam = (loaded["strategy"] for loaded in transcriber.loaded)
+    assert greedy is None and beam.width == 4
+
+
+def test_plots_need_matplotlib(melcli: Melcli, calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    ran = melcli("featurize", "digits", "-o", "out", "--plot")
+    assert ran.code == 2 and "pip install 'melcli[plot]'" in ran.err and calls == []
 
 
 @pytest.mark.parametrize("flag", ["--root=corpora", "--offline"])
@@ -168,8 +185,8 @@ def test_score_reads_sources_as_told(
 TESTED = {
     "featurize": {*FEATURIZE, "--plot", "--out"},
     "train": {*TRAIN, "--print-config", "--devices"},
-    "transcribe": {*LOADS, "--format", "--out", "--recursive", "--skip-existing", "--offline", "--quiet", "--verbose"},
-    "score": {*LOADS, "--manifest", "--hyp", "--protocol", "--limit", "--format", "--out", "--root", "--offline", "--quiet", "--verbose"},
+    "transcribe": {*LOADS, "--format", "--out", "--recursive", "--skip-existing", "--beam", "--quiet", "--verbose"},
+    "score": {*LOADS, "--manifest", "--hyp", "--protocol", "--limit", "--format", "--out", "--root", "--quiet", "--verbose"},
     "doctor": {"--quiet", "--verbose"},
 }
 

@@ -66,7 +66,11 @@ def test_digit_strings(digits_root: Path) -> None:
     assert strings != read_source("digits:strings?count=31&seed=6&min=2&max=4&speakers=george,theo", root=digits_root)
     assert LEFT_OUT not in {u.speaker for u in read_source("digits:strings", root=digits_root)}
     assert all(u.gap == 0 for u in read_source("digits:strings?min=1&max=1", root=digits_root))
-    for options, says in {"min=5&max=2": "max=2 is below min=5", "speakers=them": "no utterance of speaker 'them'", "cuont=3": "Did you mean 'count'"}.items():
+    for options, says in {
+        "min=5&max=2": "max=2 is below min=5",
+        "speakers=them": "no utterance of speaker 'them'",
+        "cuont=3": "Did you mean 'count'",
+    }.items():
         with pytest.raises(ManifestError, match=says):
             read_source(f"digits:strings?{options}", root=digits_root)
 
@@ -79,7 +83,7 @@ def test_librispeech_is_found_in_every_layout(tmp_path: Path, home: str) -> None
         (folder / f"{speaker}-1.trans.txt").write_text(f"{speaker}-1-0000 HELLO\n")
     assert [u.speaker for u in read_source("librispeech:dev-clean", root=tmp_path)] == ["84"]
     assert [u.text for u in read_source("librispeech", root=tmp_path)] == ["hello", "hello"]
-    with pytest.raises(ManifestError, match="no split 'dev-claen'.*Did you mean 'dev-clean'"):
+    with pytest.raises(ManifestError, match=r"no split 'dev-claen'.*Did you mean 'dev-clean'"):
         read_source("librispeech:dev-claen", root=tmp_path)
 
 

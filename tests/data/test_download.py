@@ -111,7 +111,7 @@ def test_broken_connections_are_retried_from_where_they_broke(server: Server, tm
 
 
 def test_wrong_checksum_is_refused(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="the download is broken, its md5 is .* expected 0000"):
+    with pytest.raises(ManifestError, match=r"the download is broken, its md5 is .* expected 0000"):
         download(f"{server.url}/a.bin", tmp_path / "a.bin", "md5:" + "0" * 32)
     assert not any(tmp_path.iterdir())
 
@@ -126,9 +126,9 @@ def test_unpublished_checksum_is_kept_and_compared(server: Server, tmp_path: Pat
 
 
 def test_unreachable(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="/b.bin: the server answers 404"):
+    with pytest.raises(ManifestError, match=r"/b\.bin: the server answers 404"):
         download(f"{server.url}/b.bin", tmp_path / "b.bin", wait=0.01)
-    with pytest.raises(ManifestError, match="cannot be fetched, .*run again"):
+    with pytest.raises(ManifestError, match=r"cannot be fetched, .*run again"):
         download("http://127.0.0.1:9/x", tmp_path / "x", wait=0.01)
 
 
@@ -215,5 +215,5 @@ def test_a_corpus_is_fetched_unpacked_and_read(server: Server, tmp_path: Path, m
     server.files.clear()
     assert read_source("librispeech:dev-clean", root=tmp_path) == [one]
     monkeypatch.setitem(corpora.LIBRISPEECH.archives, "dev-other", corpora.Archive(f"{server.url}/no", None, "x", "LibriSpeech/dev-other"))
-    with pytest.raises(ManifestError, match="librispeech:dev-other: not found under .*404.*place it in .*dev-other"):
+    with pytest.raises(ManifestError, match=r"librispeech:dev-other: not found under .*404.*place it in .*dev-other"):
         read_source("librispeech:dev-other", root=tmp_path)

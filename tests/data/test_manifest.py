@@ -43,9 +43,7 @@ def test_own_rows(tmp_path: Path) -> None:
         {"audio": ["audio/a.wav", "audio/a.wav"], "gap": 0.2, "question": "who?"},
     )
     whole, cut, joined = read_source(str(path))
-    assert whole == Utterance(
-        "x", (str(tmp_path / "audio/a.wav"),), "hi", 0.5, "7", extra={"words": [["hi", 0.1, 0.3]], "answer": "yes"}
-    )
+    assert whole == Utterance("x", (str(tmp_path / "audio/a.wav"),), "hi", 0.5, "7", extra={"words": [["hi", 0.1, 0.3]], "answer": "yes"})
     assert (cut.id, cut.text, cut.start, cut.end) == ("audio/a-0.10", None, 0.1, 0.4)
     assert cut.duration == pytest.approx(0.3)
     assert joined.text == "who?" and joined.gap == 0.2
@@ -108,7 +106,7 @@ def test_unusable_sources(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(ManifestError, match=says):
             read_source(str(tmp_path / source))
-    with pytest.raises(ManifestError, match="the corpora are .*Did you mean 'digits'"):
+    with pytest.raises(ManifestError, match=r"the corpora are .*Did you mean 'digits'"):
         read_source("digit:train")
 
 
@@ -158,7 +156,7 @@ def test_kaldi_folder(tmp_path: Path) -> None:
     (data / "segments").write_text("u2 r1 1.0 1.75\nu1 r1 0.0 1.0\n")
     (data / "text").write_text("u1 HELLO\nu2 THERE\n")
     (data / "utt2spk").write_text("u1 s1\nu2 s2\n")
-    first, second = read_source(str(data))
+    _, second = read_source(str(data))
     assert (second.id, second.text, second.speaker, second.start, second.end, second.duration) == ("u2", "THERE", "s2", 1.0, 1.75, 0.75)
     assert len(load_utterance(second, RATE)) == 0.75 * RATE
 
@@ -195,7 +193,15 @@ def cut_row(**changes: object) -> dict[str, object]:
         {"id": "s2", "recording_id": "rec", "start": 0.3, "duration": 0.2, "channel": 0, "text": "there", "speaker": "x"},
         {"id": "s1", "recording_id": "rec", "start": 0.0, "duration": 0.2, "channel": 0, "text": "hello", "speaker": "x"},
     ]
-    return {"id": "c", "start": 0.25, "duration": 0.5, "channel": 0, "supervisions": supervisions, "recording": recording, "type": "MonoCut"} | changes
+    return {
+        "id": "c",
+        "start": 0.25,
+        "duration": 0.5,
+        "channel": 0,
+        "supervisions": supervisions,
+        "recording": recording,
+        "type": "MonoCut",
+    } | changes
 
 
 def test_lhotse_cuts(tmp_path: Path) -> None:
@@ -213,7 +219,9 @@ def test_cuts_written_by_lhotse(tmp_path: Path) -> None:
     lhotse = pytest.importorskip("lhotse", reason="compares with lhotse's own writer")
     recording = lhotse.Recording.from_file(str(tone(tmp_path / "a.wav", 1.0)))
     supervision = lhotse.SupervisionSegment(id="s", recording_id=recording.id, start=0.0, duration=1.0, text="hi", speaker="y")
-    cut = lhotse.MonoCut(id="k", start=0.0, duration=1.0, channel=0, supervisions=[supervision], recording=recording).truncate(offset=0.2, duration=0.3)
+    cut = lhotse.MonoCut(id="k", start=0.0, duration=1.0, channel=0, supervisions=[supervision], recording=recording).truncate(
+        offset=0.2, duration=0.3
+    )
     lhotse.CutSet.from_cuts([cut]).to_file(tmp_path / "cuts.jsonl.gz")
     (read,) = read_source(str(tmp_path / "cuts.jsonl.gz"))
     assert (read.text, read.speaker, read.start, read.duration) == ("hi", "y", pytest.approx(0.2), pytest.approx(0.3))
@@ -261,7 +269,7 @@ def test_saved_hf_data_sets(audio_set: tuple[Path, object], tmp_path: Path) -> N
     assert [u.text for u in read_source(str(tmp_path / "many"))] == ["low", "high", "high"]
     assert [u.text for u in read_source(f"hf:{tmp_path / 'many'}:test")] == ["high"]
     assert [u.text for u in read_source(f"hf:{tmp_path / 'many'}:train?speakers=2")] == ["high"]
-    with pytest.raises(ManifestError, match="no split 'tst'.*Did you mean 'test'"):
+    with pytest.raises(ManifestError, match=r"no split 'tst'.*Did you mean 'test'"):
         read_source(f"hf:{tmp_path / 'many'}:tst")
 
 

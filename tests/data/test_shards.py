@@ -108,8 +108,8 @@ def test_broken_shards(tmp_path: Path) -> None:
     rows = path.with_suffix(".jsonl")
     lines = rows.read_text()
     rows.write_text(lines.splitlines()[0] + "\n")
-    with pytest.raises(ShardError, match="1 rows, features.json says 2"):
+    with pytest.raises(ShardError, match=r"1 rows, features\.json says 2"):
         FeatureShards.open(tmp_path)
     rows.unlink()
-    with pytest.raises(ShardError, match="its rows shard-00001.jsonl are missing"):
+    with pytest.raises(ShardError, match=r"its rows shard-00001\.jsonl are missing"):
         read_head(path)

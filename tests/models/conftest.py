@@ -1,0 +1,61 @@
+"""Models small enough to build in a blink, of several backbone families."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from melcli.models.config import SpeechLMConfig
+from melcli.models.processor import SpeechLMProcessor
+from melcli.models.speech_lm import SpeechLM
+from melcli.models.tokenizer import train_tokenizer
+
+TEXTS = ["one two three four", "five six seven", "eight nine zero oh", "the cat sat on the mat", "it's a long way"]
+BACKBONES = {
+    "llama": {"model_type": "llama", "num_key_value_heads": 2},
+    "qwen3": {"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 16},
+    "gpt_neox": {"model_type": "gpt_neox"},
+    "phi3": {"model_type": "phi3", "num_key_value_heads": 2},
+}
+
+
+def make_model(backbone: str = "llama", attention: str = "bidirectional", speech_input: dict | None = None, ctc_weight: float = 0.5):
+    """A random SpeechLM of width 64 and its processor. The head is sharpened, so that greedy choices are no coin tosses."""
+    tokenizer = train_tokenizer(TEXTS, 60, ["<|transcribe|>"])
+    fields = {
+        "hidden_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "vocab_size": len(tokenizer),
+        "tie_word_embeddings": False,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        **BACKBONES[backbone],
+    }
+    torch.manual_seed(0)
+    model = SpeechLM(
+        SpeechLMConfig(
+            text_config=fields,
+            speech_input=speech_input or {"kind": "mel-conv", "stride": 4, "channels": 16, "hidden": 32, "norm": "utterance"},
+            speech_attention=attention,
+            ctc_weight=ctc_weight,
+            prompt="<|speech|><|transcribe|>",
+            speech_token_id=tokenizer.convert_tokens_to_ids("<|speech|>"),
+            stop_token_ids=[tokenizer.eos_token_id],
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    ).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4.0)
+    return model, SpeechLMProcessor.of(model.config, tokenizer, model.speech_input.stride, model.speech_input.reads)
+
+
+@pytest.fixture(scope="session")
+def features() -> list[torch.Tensor]:
+    """Log-mels of awkward lengths."""
+    generator = torch.Generator().manual_seed(3)
+    return [torch.randn(n, 80, generator=generator) * 3 + 8 for n in (97, 40, 1, 163, 8, 71)]
