@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.utils import logging as transformers_logging
 
 from melcli import config as yaml_config
 from melcli import console
@@ -125,7 +126,8 @@ class Run:
         return {
             "device": f"{self.device}: {self.device_reason}",
             "dtype": f"{str(self.dtype).removeprefix('torch.')}: {self.dtype_reason}; weights stay float32",
-            "data": f"{len(self.data.features.utterances)} utterances, {self.data.hours:.2f} h an epoch" + (f"; left out: {left_out}" if left_out else ""),
+            "data": f"{len(self.data.features.utterances)} utterances, {self.data.hours:.2f} h an epoch"
+            + (f"; left out: {left_out}" if left_out else ""),
             "mel": f"{self.recipe.data.mel}: {self.processor.spec.frame_rate:g} frames/s, {self.processor.spec.n_mels} bins",
             "model": f"{count:,} parameters, {front:,} of them in {self.recipe.model.speech_input.get('kind')}; vocabulary {len(self.tokenizer)}",
             "attention": f"{self.model.config._attn_implementation}; speech {self.model.config.speech_attention}",
@@ -179,7 +181,7 @@ class Run:
             bf16=self.dtype == torch.bfloat16,
             use_cpu=self.device == "cpu",
             torch_compile=t.compile,
-            gradient_checkpointing=t.gradient_checkpointing,
+            activation_checkpointing=t.gradient_checkpointing,
             dataloader_num_workers=recipe.data.workers,
             dataloader_persistent_workers=recipe.data.workers > 0,
             dataloader_prefetch_factor=4 if recipe.data.workers else None,
@@ -222,12 +224,15 @@ def _resume_from(out: Path, resume: str | None) -> Path | None:
     return Path(resume)
 
 
-def train(recipe: Recipe, out: Path | None = None, *, resume: str | None = None, smoke: int | None = None, dry_run: bool = False) -> TrainResult | None:
+def train(
+    recipe: Recipe, out: Path | None = None, *, resume: str | None = None, smoke: int | None = None, dry_run: bool = False
+) -> TrainResult | None:
     """Train as the recipe says.
 
     out: folder of the run: `model/` (the result), `checkpoints/`, `snapshots/`, `recipe.yaml`. resume: `auto`, or a checkpoint folder.
     smoke: stop after so many steps. dry_run: set everything up, say what was decided, run one batch, write nothing.
     """
+    transformers_logging.disable_progress_bar()  # of saving a file: our own lines say what goes on
     out = out or default_folder(recipe)
     start = None if dry_run else _resume_from(out, resume)
     run = Run(recipe, out)
@@ -284,4 +289,3 @@ def finish(run: Run, trainer: SpeechTrainer) -> TrainResult:
     extra = {"recipe.yaml": yaml_config.dump_yaml(run.recipe), "evaluation.json": json.dumps(results[chosen], indent=2)}
     checkpoint.save(folder, model, run.processor, extra=extra)
     return TrainResult(folder, chosen, results[chosen])
-

@@ -73,7 +73,9 @@ def load_config(folder: Path) -> SpeechLMConfig:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from None
     if fields.get("model_type") != "speech_lm":
-        raise CheckpointError(f"{path}: model_type is {fields.get('model_type')!r}, not 'speech_lm'; `melcli finetune --from` starts from other models")
+        raise CheckpointError(
+            f"{path}: model_type is {fields.get('model_type')!r}, not 'speech_lm'; `melcli finetune --from` starts from other models"
+        )
     try:
         config = SpeechLMConfig.from_dict(fields)
         _ = config.mel_spec
@@ -82,7 +84,9 @@ def load_config(folder: Path) -> SpeechLMConfig:
     return config
 
 
-def load(name: str, *, dtype: torch.dtype | None = None, device: str = "cpu", mel: MelSpec | None = None, offline: bool = False) -> tuple[SpeechLM, SpeechLMProcessor]:
+def load(
+    name: str, *, dtype: torch.dtype | None = None, device: str = "cpu", mel: MelSpec | None = None, offline: bool = False
+) -> tuple[SpeechLM, SpeechLMProcessor]:
     """Model in evaluation mode, and its processor.
 
     Every tensor of the model must be in the file and every tensor of the file in the model. mel: the specification the features will

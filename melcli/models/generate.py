@@ -235,11 +235,7 @@ def _beam(rows: _Rows, stops: Sequence[int], max_tokens: Sequence[int], strategy
         at = 0
         for utterance, span in zip(order, spans, strict=True):
             options = sorted(
-                (
-                    (live[utterance][i][1] + best[at + i][j], i, picks[at + i][j])
-                    for i in range(span)
-                    for j in range(len(picks[at + i]))
-                ),
+                ((live[utterance][i][1] + best[at + i][j], i, picks[at + i][j]) for i in range(span) for j in range(len(picks[at + i]))),
                 reverse=True,
             )
             new: list[tuple[list[int], float]] = []

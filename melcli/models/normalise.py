@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from melcli.errors import ConfigError, nearest
 
+LEAST_STD = 0.3  # of a log-mel bin: one that hardly moves in the training data must not be blown up where it does
+
 
 class NoNorm(nn.Module):
     """Leaves features as they are."""
@@ -53,7 +55,7 @@ class GlobalNorm(nn.Module):
     def set(self, mean_M: Tensor, std_M: Tensor) -> None:
         """Take statistics measured on the training data."""
         self.global_mean.copy_(mean_M)
-        self.global_invstd.copy_(1.0 / std_M.clamp_min(1e-3))
+        self.global_invstd.copy_(1.0 / std_M.clamp_min(LEAST_STD))
 
     def forward(self, mel_FM: Tensor, frames_U: Tensor) -> Tensor:
         return (mel_FM.float() - self.global_mean) * self.global_invstd

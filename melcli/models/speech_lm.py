@@ -49,11 +49,16 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         n_mels = config.mel_spec.n_mels
         self.speech_input: SpeechInput = build_speech_input(config.speech_input, config.hidden_size, n_mels)
         self.ctc_head = nn.Linear(config.hidden_size, config.vocab_size + 1) if config.ctc_weight > 0 else None
-        self._tied_weights_keys = {
-            f"llm.{key}": f"llm.{source}" for key, source in (getattr(self.llm, "_tied_weights_keys", None) or {}).items()
-        }
+        self._tied_weights_keys = {f"llm.{key}": f"llm.{source}" for key, source in (getattr(self.llm, "_tied_weights_keys", None) or {}).items()}
+        for module in self.speech_input.modules():
+            module._keeps_its_init = True
         self.post_init()
         self.generation_config.suppress_tokens = [config.speech_token_id]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """The backbone's small normal weights would make a stack of convolutions fade to nothing: it keeps torch's own initialisation."""
+        if not getattr(module, "_keeps_its_init", False):
+            super()._init_weights(module)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.llm.get_input_embeddings()
@@ -139,9 +144,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, past_key_values: Any = None, is_first_iteration: bool = False, **kwargs: Any):
         """Speech is read once, in the first step."""
-        inputs = super().prepare_inputs_for_generation(
-            input_ids, past_key_values=past_key_values, is_first_iteration=is_first_iteration, **kwargs
-        )
+        inputs = super().prepare_inputs_for_generation(input_ids, past_key_values=past_key_values, is_first_iteration=is_first_iteration, **kwargs)
         if not is_first_iteration:
             inputs["speech"] = inputs["speech_lengths"] = None
         return inputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from melcli.data.features import FeatureSource, Joined, ShardFeatures, WaveFeatu
 from melcli.data.manifest import fingerprint, read_source
 from melcli.data.shards import FeatureShards
 from melcli.data.utterance import Utterance
-from melcli.errors import ConfigError, nearest
+from melcli.errors import AudioError, ConfigError, nearest
 from melcli.models import checkpoint
 from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN, SpeechLMConfig
 from melcli.models.normalise import GlobalNorm
@@ -214,7 +215,13 @@ def build_model(recipe: Recipe, tokenizer: object, data: TrainingData | None) ->
 def statistics(features: Joined) -> tuple[torch.Tensor, torch.Tensor]:
     """Per-bin mean and standard deviation [M] over a sample of the training data, evenly spread."""
     step = max(1, len(features.utterances) // STATISTICS_UTTERANCES)
-    mel_FM = torch.cat([features.get(i, None).double() for i in range(0, len(features.utterances), step)])
+    sample = []
+    for i in range(0, len(features.utterances), step):
+        with suppress(AudioError):  # training names it when it meets it
+            sample.append(features.get(i, None).double())
+    if not sample:
+        raise ConfigError("data.train: none of the audio sampled for the mel statistics can be read")
+    mel_FM = torch.cat(sample)
     return mel_FM.mean(0).float(), mel_FM.std(0).float()
 
 

@@ -13,7 +13,9 @@ from tests.models.conftest import BACKBONES, make_model
 
 
 def run(model, processor, features, limits, strategy=None):
-    return decode(model, processor.prompts([len(f) for f in features]), torch.cat(features), torch.tensor([len(f) for f in features]), limits, strategy)
+    return decode(
+        model, processor.prompts([len(f) for f in features]), torch.cat(features), torch.tensor([len(f) for f in features]), limits, strategy
+    )
 
 
 @pytest.mark.parametrize(("backbone", "attention"), list(itertools.product(BACKBONES, ["causal", "bidirectional"])))
@@ -85,7 +87,11 @@ def test_beam_of_one_is_greedy_and_wider_beams_are_no_worse(features):
     wide = run(model, processor, features, limits, Beam(5, 0.0))
     alone = [run(model, processor, [f], [12], Beam(5, 0.0))[0].tokens for f in features]
     assert [h.tokens for h in wide] == alone
-    pairs = [(g, w, mel) for g, w, mel in zip(greedy, wide, features, strict=True) if g.finish_reason in ("eos", "length") and w.finish_reason in ("eos", "length")]
+    pairs = [
+        (g, w, mel)
+        for g, w, mel in zip(greedy, wide, features, strict=True)
+        if g.finish_reason in ("eos", "length") and w.finish_reason in ("eos", "length")
+    ]
     totals = [[log_prob(mel, h.tokens, h.finish_reason == "eos") for h in (g, w)] for g, w, mel in pairs]
     assert len(totals) >= 3
     assert sum(after for _, after in totals) > sum(before for before, _ in totals)

@@ -1,0 +1,134 @@
+"""The batch plan: pure, complete, dense, even over ranks; and what is packed from it."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from melcli.data.collate import pack
+from melcli.data.packing import BatchPlan
+from melcli.data.tasks import Encoder, asr, text
+from melcli.data.utterance import Utterance
+from melcli.models.tokenizer import train_tokenizer
+
+LENGTHS = [int(n) for n in np.random.default_rng(0).gamma(4, 30, 3000).clip(10, 500)]
+
+
+def make(**changes):
+    fields = {"fingerprint": "abc", "seed": 3, "tokens_per_batch": 4096, "row_tokens": 512, **changes}
+    return BatchPlan(LENGTHS, **fields)
+
+
+def test_an_epoch_holds_every_utterance_once():
+    drawn = [i for batch in make().batches(0) for row in batch for i in row]
+    assert sorted(drawn) == list(range(len(LENGTHS)))
+
+
+def test_the_plan_is_a_pure_function_of_its_inputs():
+    one, two = make(), make()
+    two.batches(5)
+    assert one.batches(1) == two.batches(1)
+    assert make(seed=4).batches(0) != one.batches(0)
+    assert make(fingerprint="abd").batches(0) != one.batches(0)
+    assert make(row_tokens=600).batches(0) != one.batches(0)
+    assert one.batches(0) != one.batches(1)
+
+
+def test_rows_and_batches_stay_within_their_budgets_and_padding_is_small():
+    plan = make()
+    for batch in plan.batches(0):
+        widths = [sum(LENGTHS[i] for i in row) for row in batch]
+        assert max(widths) <= 512
+        assert len(batch) * max(widths) <= 4096
+    assert plan.padding() < 0.03
+
+
+def test_longer_than_a_row_gets_a_row_of_its_own():
+    plan = BatchPlan([50, 2000, 60], fingerprint="x", row_tokens=100, tokens_per_batch=200)
+    assert (1,) in [row for batch in plan.batches(0) for row in batch]
+    assert plan.largest() == ((1,),)
+
+
+@pytest.mark.parametrize("world", [2, 3, 8])
+def test_every_rank_gets_as_many_batches(world):
+    assert len(make(world_size=world).batches(0)) % world == 0
+
+
+def test_a_step_is_found_without_replaying_those_before():
+    plan = make()
+    first = len(plan.batches(0))
+    assert plan.locate(0) == (0, plan.batches(0)[0])
+    assert plan.locate(first) == (1, plan.batches(1)[0])
+    assert make().locate(first + 3) == plan.locate(first + 3)
+    assert plan.steps(2.0) == first + len(plan.batches(1))
+
+
+def test_repeats_draw_so_often():
+    repeats = [2.0] * 1000 + [0.25] * 2000
+    plan = BatchPlan(LENGTHS, fingerprint="x", repeats=repeats, seed=1)
+    drawn = np.bincount([i for batch in plan.batches(0) for row in batch for i in row], minlength=3000)
+    assert (drawn[:1000] == 2).all()
+    assert 420 < drawn[1000:].sum() < 580
+    assert set(np.flatnonzero(drawn[1000:])) != set(
+        np.flatnonzero(np.bincount([i for batch in plan.batches(1) for row in batch for i in row], minlength=3000)[1000:])
+    )
+
+
+def encoder(task, prompt="<|speech|><|transcribe|>"):
+    tokenizer = train_tokenizer(["one two three", "four five six"], 40, ["<|transcribe|>"])
+    return Encoder(tokenizer, task, prompt, [tokenizer.eos_token_id])
+
+
+def test_asr_examples_learn_the_transcript_only():
+    enc = encoder(asr)
+    utterance = Utterance("a", (), "one two")
+    ids = enc.texts([utterance])[0]
+    example = enc(utterance, 3, ids)
+    assert example.input_ids[:3] == [enc.speech_id] * 3
+    assert example.input_ids[3] == enc.tokenizer.convert_tokens_to_ids("<|transcribe|>")
+    assert example.input_ids[4:] == [*ids, enc.tokenizer.eos_token_id]
+    assert example.labels == [-100] * 4 + example.input_ids[4:]
+    assert example.ctc_ids == ids
+    assert enc.length(utterance, 3, ids) == len(example.input_ids)
+
+
+def test_text_examples_learn_everything_after_the_first_token():
+    enc = encoder(text)
+    utterance = Utterance("a", (), "four five")
+    ids = enc.texts([utterance])[0]
+    example = enc(utterance, 0, ids)
+    assert example.input_ids == [*ids, enc.tokenizer.eos_token_id]
+    assert example.labels == [-100, *example.input_ids[1:]]
+    assert not example.ctc_ids
+    assert not enc.reads_speech
+
+
+def test_packed_rows():
+    enc = encoder(asr)
+    items = []
+    for count, words in ((3, "one two"), (1, "six"), (5, "")):
+        utterance = Utterance("a", (), words)
+        items.append((enc(utterance, count, enc.texts([utterance])[0]), torch.full((count * 4, 2), float(count))))
+    batch = pack([items[:2], items[2:]], pad_id=0)
+    first = len(items[0][0].input_ids)
+    assert batch["documents"][0].unique().tolist() == [1, 2]
+    assert batch["documents"][1].unique().tolist() == [0, 1]
+    assert batch["position_ids"][0, first] == 0
+    assert batch["position_ids"][0, :first].tolist() == list(range(first))
+    assert batch["labels"][0, first] == -100
+    assert batch["speech_lengths"].tolist() == [12, 4, 20]
+    assert batch["ctc_lengths"].tolist() == [len(e.ctc_ids) for e, _ in items]
+    assert batch["speech"].dtype == torch.float32
+    speech = batch["input_ids"] == enc.speech_id
+    assert int(speech.sum()) == 9
+
+
+def test_words_survive_the_tokenizer():
+    tokenizer = train_tokenizer(["it's a long way", "one two"], 60)
+    random.seed(1)
+    for words in ("it's a way", "two one", ""):
+        assert tokenizer.decode(tokenizer(words)["input_ids"]).strip() == words
+    assert tokenizer.unk_token_id in tokenizer("x")["input_ids"]
