@@ -51,10 +51,17 @@ class ModelSection(Section):
     )
     speech_attention: Literal["causal", "bidirectional"] = "causal"
     ctc_weight: float = Field(0.0, ge=0, description="weight of an auxiliary CTC loss on speech positions")
+    ctc_units: Literal["tokens", "characters"] = Field("tokens", description="what CTC tells apart; characters are those of the training text")
+    ctc_rate: int = Field(1, ge=1, description="CTC frames that each speech position gives; characters at 12.5 Hz need 2 or 3")
     ce_weight: float = Field(1.0, ge=0, description="weight of the next-token cross entropy")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     prompt: str = Field("<|speech|><|transcribe|>", description="what precedes the transcript; <|speech|> is where the audio goes")
     tokenizer: TokenizerSection = TokenizerSection()
+
+
+class Curriculum(Section):
+    epochs: int = Field(1, gt=0, description="epochs that hold short utterances only")
+    max_seconds: float = Field(6.0, gt=0, description="what counts as short")
 
 
 class TrainSection(Section):
@@ -62,6 +69,7 @@ class TrainSection(Section):
     steps: int | None = Field(None, gt=0, description="optimiser steps; either this or epochs")
     tokens_per_batch: int = Field(8192, gt=0, description="sequence positions in one optimiser step and device")
     row_tokens: int = Field(512, gt=0, description="positions in one packed row")
+    curriculum: Curriculum | None = Field(None, description="begin with short utterances, from which alignment is learnt sooner")
     lr: float = Field(1e-3, gt=0)
     warmup: float = Field(0.05, ge=0, description="fraction of the run, or steps where it is 1 or more")
     schedule: Literal["linear", "cosine", "constant", "wsd"] = "cosine"

@@ -91,6 +91,7 @@ class Run:
             tokens_per_batch=t.tokens_per_batch,
             row_tokens=t.row_tokens,
             repeats=self.data.repeats,
+            **self._curriculum(),
         )
         self.world = world
         self.steps = t.steps or max(1, self.plan.steps(t.epochs or 1) // (world * t.accumulate))
@@ -108,6 +109,17 @@ class Run:
         if self.recipe.model.init:
             return checkpoint.load(self.recipe.model.init)[1].tokenizer
         return setup.build_tokenizer(self.recipe.model, [u.text or "" for u in self.data.features.utterances])
+
+    def _curriculum(self) -> dict[str, Any]:
+        curriculum = self.recipe.train.curriculum
+        if curriculum is None:
+            return {}
+        spec = self.processor.spec
+        limit = curriculum.max_seconds * (spec.rate if self.processor.reads == "wave" else spec.frame_rate)
+        early = [frames <= limit for frames in self.data.features.frames]
+        if not any(early):
+            raise ConfigError(f"train.curriculum: no utterance is as short as max_seconds {curriculum.max_seconds:g}")
+        return {"early": early, "early_epochs": curriculum.epochs}
 
     def _lengths(self, utterances: Sequence[Utterance]) -> list[int]:
         base = self.encoder.length(utterances[0], 0, [])

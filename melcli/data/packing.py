@@ -21,6 +21,8 @@ Batch = tuple[tuple[int, ...], ...]  # rows of utterance indices
 class BatchPlan:
     """lengths: positions of each utterance. repeats: how often each is drawn an epoch; a fraction is a chance, drawn anew each epoch.
 
+    early: which utterances the first `early_epochs` epochs hold, for a curriculum that begins with short ones.
+
     `batches(epoch)` lists the epoch's batches; `locate(step)` finds batch number `step` counted from the start of training.
     """
 
@@ -34,9 +36,13 @@ class BatchPlan:
         tokens_per_batch: int = 8192,
         row_tokens: int = 512,
         repeats: Sequence[float] | None = None,
+        early: Sequence[bool] | None = None,
+        early_epochs: int = 0,
     ) -> None:
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self.repeats = np.ones(len(self.lengths)) if repeats is None else np.asarray(repeats, dtype=np.float64)
+        self.early = None if early is None else np.asarray(early, dtype=bool)
+        self.early_epochs = early_epochs
         self.row_tokens = row_tokens
         self.tokens_per_batch = max(tokens_per_batch, row_tokens)
         self.world_size = world_size
@@ -49,6 +55,8 @@ class BatchPlan:
         rng = np.random.default_rng([*self._entropy, epoch])
         whole = np.floor(self.repeats).astype(np.int64)
         times = whole + (rng.random(len(self.lengths)) < self.repeats - whole)
+        if self.early is not None and epoch < self.early_epochs:
+            times *= self.early
         draws = rng.permutation(np.repeat(np.arange(len(self.lengths)), times))
         pool_tokens = POOL_BATCHES * self.tokens_per_batch
         pool_of = np.cumsum(self.lengths[draws]) // pool_tokens

@@ -43,7 +43,7 @@ def text(utterance: Utterance, prompt: str = "") -> list[Segment]:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One encoded sequence. labels are -100 on conditions; ctc_ids is the target text without the stop token, for speech tasks."""
+    """One encoded sequence. labels are -100 on conditions; ctc_ids is the target text in CTC's classes, for speech tasks."""
 
     input_ids: list[int]
     labels: list[int]
@@ -53,7 +53,14 @@ class Example:
 class Encoder:
     """Turns segments into token ids with a tokenizer, leaving `patches` speech tokens where speech goes."""
 
-    def __init__(self, tokenizer: Any, task: Callable[[Utterance, str], list[Segment]], prompt: str, stop_ids: Sequence[int]) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        task: Callable[[Utterance, str], list[Segment]],
+        prompt: str,
+        stop_ids: Sequence[int],
+        ctc_alphabet: str | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.task = task
         self.prompt = prompt
@@ -61,6 +68,7 @@ class Encoder:
         self.speech_id = tokenizer.convert_tokens_to_ids(SPEECH)
         self.reads_speech = any(segment.kind == "speech" for segment in task(Utterance("", ()), prompt))
         self._conditions: dict[str, list[int]] = {}
+        self._classes = None if ctc_alphabet is None else {character: i for i, character in enumerate(ctc_alphabet)}
 
     def texts(self, utterances: Sequence[Utterance]) -> list[list[int]]:
         """Token ids of the target text of many utterances, in one go."""
@@ -87,7 +95,12 @@ class Encoder:
             labels += piece if segment.target else [-100] * len(piece)
         if not has_speech and ids:  # nothing before the first token to predict it from
             labels[0] = -100
-        return Example(ids, labels, text_ids if has_speech else [])
+        return Example(ids, labels, self._ctc_ids(utterance, text_ids) if has_speech else [])
+
+    def _ctc_ids(self, utterance: Utterance, text_ids: list[int]) -> list[int]:
+        if self._classes is None:
+            return text_ids
+        return [self._classes[character] for character in utterance.text or "" if character in self._classes]
 
     def _condition(self, piece: str) -> list[int]:
         if piece not in self._conditions:

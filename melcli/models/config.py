@@ -22,6 +22,8 @@ class SpeechLMConfig(PretrainedConfig):
     mel: every field of the MelSpec the features must have.
     speech_attention: `causal`, or `bidirectional` among the positions of one stretch of speech.
     ctc_weight, ce_weight, label_smoothing: weights of the training losses.
+    ctc_alphabet: the characters the CTC head tells apart, one class each; None for the tokenizer's own tokens.
+    ctc_rate: CTC frames that each speech position gives.
     prompt: text before the transcript; `<|speech|>` in it is where the audio goes.
     speech_token_id, stop_token_ids, pad_token_id: ids in the tokenizer.
     """
@@ -36,6 +38,8 @@ class SpeechLMConfig(PretrainedConfig):
         mel: dict[str, Any] | None = None,
         speech_attention: str = "causal",
         ctc_weight: float = 0.0,
+        ctc_alphabet: str | None = None,
+        ctc_rate: int = 1,
         ce_weight: float = 1.0,
         label_smoothing: float = 0.0,
         prompt: str = SPEECH_TOKEN,
@@ -54,6 +58,8 @@ class SpeechLMConfig(PretrainedConfig):
         self.mel = mel or preset("phi4mm").model_dump()
         self.speech_attention = speech_attention
         self.ctc_weight = ctc_weight
+        self.ctc_alphabet = ctc_alphabet
+        self.ctc_rate = ctc_rate
         self.ce_weight = ce_weight
         self.label_smoothing = label_smoothing
         self.prompt = prompt
@@ -72,6 +78,11 @@ class SpeechLMConfig(PretrainedConfig):
     @property
     def vocab_size(self) -> int:
         return self.text_config.vocab_size
+
+    @property
+    def ctc_classes(self) -> int:
+        """Classes of the CTC head, the blank included as the last."""
+        return (self.vocab_size if self.ctc_alphabet is None else len(self.ctc_alphabet)) + 1
 
     @property
     def hidden_size(self) -> int:

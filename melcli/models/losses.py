@@ -18,7 +18,7 @@ def next_token_loss(logits_NV: Tensor, targets_N: Tensor, count: Tensor | int, s
 
 
 def ctc_loss(logits_PV: Tensor, patches_U: Tensor, targets_N: Tensor, lengths_U: Tensor, count: Tensor | int) -> Tensor:
-    """CTC over the speech positions of each utterance, summed and divided by `count`; the blank is the last class.
+    """CTC over the CTC frames (P, `patches_U` an utterance), summed and divided by `count`; the blank is the last class.
 
     Utterances too short for their text (fewer positions than tokens and repeats) add nothing.
     """

@@ -36,6 +36,7 @@ class SpeechLMProcessor(ProcessorMixin):
         reads: str = "mel",
         prompt: str = SPEECH_TOKEN,
         stop_token_ids: Sequence[int] = (),
+        ctc_alphabet: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(tokenizer, **kwargs)
@@ -44,11 +45,12 @@ class SpeechLMProcessor(ProcessorMixin):
         self.reads = reads
         self.prompt = prompt
         self.stop_token_ids = list(stop_token_ids)
+        self.ctc_alphabet = ctc_alphabet
 
     @classmethod
     def of(cls, config: SpeechLMConfig, tokenizer: Any, stride: int, reads: str) -> SpeechLMProcessor:
         """The processor that belongs to a model."""
-        return cls(tokenizer, config.mel, stride, reads, config.prompt, config.stop_token_ids)
+        return cls(tokenizer, config.mel, stride, reads, config.prompt, config.stop_token_ids, config.ctc_alphabet)
 
     @property
     def spec(self) -> MelSpec:
@@ -68,7 +70,7 @@ class SpeechLMProcessor(ProcessorMixin):
         """Encodes training examples and prompts of a task."""
         from melcli import registry
 
-        return tasks.Encoder(self.tokenizer, registry.get("task", task).load(), self.prompt, self.stop_token_ids)
+        return tasks.Encoder(self.tokenizer, registry.get("task", task).load(), self.prompt, self.stop_token_ids, self.ctc_alphabet)
 
     def prompts(self, frames: Sequence[int]) -> list[list[int]]:
         """Token ids of the ASR prompt for utterances of so many frames, without a transcript."""

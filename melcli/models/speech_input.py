@@ -91,6 +91,19 @@ class MelConv(SpeechInput):
         self.out = nn.Linear(channels * bins, hidden)
         self.up_proj_for_speech = nn.Linear(hidden, width)
         self.down_proj_for_speech = nn.Linear(width, width)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weights that keep the variance of what goes through (He et al., 2015, arXiv 1502.01852), and no biases.
+
+        torch's defaults shrink it at every layer until constant biases drown the speech: then it takes thousands of steps to be heard.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+        with torch.no_grad():
+            self.down_proj_for_speech.weight.mul_(0.35)  # towards the scale at which blocks of the backbone write
 
     def forward(self, mel_FM: Tensor, frames_U: Tensor) -> tuple[Tensor, Tensor]:
         patches_U = -(-frames_U // self.stride)

@@ -21,7 +21,7 @@ from melcli.models.speech_input import SpeechInput, build_speech_input
 
 @dataclass
 class SpeechLMOutput(ModelOutput):
-    """loss: scalar. ce, ctc: its unweighted parts, detached. logits: [B, L or 1, V]. ctc_logits: [P, V + 1]."""
+    """loss: scalar. ce, ctc: its unweighted parts, detached. logits: [B, L or 1, V]. ctc_logits: [P x ctc_rate, classes]."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
@@ -48,7 +48,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         self.llm = AutoModelForCausalLM.from_config(config.text_config, attn_implementation=config._attn_implementation)
         n_mels = config.mel_spec.n_mels
         self.speech_input: SpeechInput = build_speech_input(config.speech_input, config.hidden_size, n_mels)
-        self.ctc_head = nn.Linear(config.hidden_size, config.vocab_size + 1) if config.ctc_weight > 0 else None
+        self.ctc_head = nn.Linear(config.hidden_size, config.ctc_rate * config.ctc_classes) if config.ctc_weight > 0 else None
         self._tied_weights_keys = {f"llm.{key}": f"llm.{source}" for key, source in (getattr(self.llm, "_tied_weights_keys", None) or {}).items()}
         for module in self.speech_input.modules():
             module._keeps_its_init = True
@@ -93,6 +93,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         ctc_targets: Tensor | None = None,
         ctc_lengths: Tensor | None = None,
         target_count: Tensor | int | None = None,
+        ctc_count: Tensor | int | None = None,
         past_key_values: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
@@ -101,7 +102,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         """Packed rows (with `documents` [B, L], 0 for padding) in training; padded rows (with `attention_mask` [B, L]) in generation.
 
         labels [B, L] are not shifted by the caller's hand: position i is predicted from what stands before it; -100 is ignored.
-        target_count: what the summed loss is divided by, by default the targets in this call.
+        target_count, ctc_count: what the summed losses are divided by, by default the targets in this call.
         """
         x_BLD, patches_U = self.embed(input_ids, speech, speech_lengths)
         at_speech = input_ids == self.config.speech_token_id
@@ -124,7 +125,9 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
             **kwargs,
         )
         h_BLD = out.last_hidden_state
-        ctc_logits = self.ctc_head(h_BLD[at_speech]) if self.ctc_head is not None and speech is not None else None
+        ctc_logits = None
+        if self.ctc_head is not None and speech is not None:
+            ctc_logits = self.ctc_head(h_BLD[at_speech]).view(-1, self.config.ctc_classes)
         head = self.get_output_embeddings()
         if labels is None:
             logits = head(h_BLD[:, -logits_to_keep:] if logits_to_keep else h_BLD)
@@ -138,7 +141,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         loss = self.config.ce_weight * ce
         ctc = None
         if ctc_logits is not None and ctc_targets is not None and len(ctc_lengths):
-            ctc = ctc_loss(ctc_logits, patches_U, ctc_targets, ctc_lengths, count)
+            ctc = ctc_loss(ctc_logits, patches_U * self.config.ctc_rate, ctc_targets, ctc_lengths, ctc_targets.numel() if ctc_count is None else ctc_count)
             loss = loss + self.config.ctc_weight * ctc
         return SpeechLMOutput(loss=loss, ce=ce.detach(), ctc=None if ctc is None else ctc.detach(), ctc_logits=ctc_logits)
 

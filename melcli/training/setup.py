@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -189,6 +190,8 @@ def build_model(recipe: Recipe, tokenizer: object, data: TrainingData | None) ->
         mel=preset(recipe.data.mel).model_dump(),
         speech_attention=section.speech_attention,
         ctc_weight=section.ctc_weight,
+        ctc_alphabet=_ctc_alphabet(section, data),
+        ctc_rate=section.ctc_rate,
         ce_weight=section.ce_weight,
         label_smoothing=section.label_smoothing,
         prompt=section.prompt,
@@ -210,6 +213,19 @@ def build_model(recipe: Recipe, tokenizer: object, data: TrainingData | None) ->
     elif data is not None and isinstance(model.speech_input.normalise if hasattr(model.speech_input, "normalise") else None, GlobalNorm):
         model.speech_input.normalise.set(*statistics(data.features))
     return model, SpeechLMProcessor.of(config, tokenizer, model.speech_input.stride, model.speech_input.reads)
+
+
+def _ctc_alphabet(section: ModelSection, data: TrainingData | None) -> str | None:
+    if section.ctc_units == "tokens" or data is None:
+        return None
+    return checkpoint.load_config(checkpoint.resolve(section.init)).ctc_alphabet if section.init else alphabet(data)
+
+
+def alphabet(data: TrainingData) -> str:
+    """The characters of the training text, those left out that come less than once in a hundred thousand."""
+    counts = Counter(character for u in data.features.utterances for character in u.text or "")
+    least = sum(counts.values()) * 1e-5
+    return "".join(sorted(character for character, n in counts.items() if n >= least))
 
 
 def statistics(features: Joined) -> tuple[torch.Tensor, torch.Tensor]:

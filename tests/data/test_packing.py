@@ -77,6 +77,14 @@ def test_repeats_draw_so_often():
     )
 
 
+def test_a_curriculum_begins_with_the_early_ones():
+    early = [n < 60 for n in LENGTHS]
+    plan = make(early=early, early_epochs=2)
+    for epoch, allowed in ((0, early), (1, early), (2, [True] * len(LENGTHS))):
+        drawn = {i for batch in plan.batches(epoch) for row in batch for i in row}
+        assert drawn == {i for i, ok in enumerate(allowed) if ok}
+
+
 def encoder(task, prompt="<|speech|><|transcribe|>"):
     tokenizer = train_tokenizer(["one two three", "four five six"], 40, ["<|transcribe|>"])
     return Encoder(tokenizer, task, prompt, [tokenizer.eos_token_id])

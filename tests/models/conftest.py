@@ -19,7 +19,7 @@ BACKBONES = {
 }
 
 
-def make_model(backbone: str = "llama", attention: str = "bidirectional", speech_input: dict | None = None, ctc_weight: float = 0.5):
+def make_model(backbone: str = "llama", attention: str = "bidirectional", speech_input: dict | None = None, ctc_weight: float = 0.5, **more):
     """A random SpeechLM of width 64 and its processor. The head is sharpened, so that greedy choices are no coin tosses."""
     tokenizer = train_tokenizer(TEXTS, 60, ["<|transcribe|>"])
     fields = {
@@ -41,6 +41,7 @@ def make_model(backbone: str = "llama", attention: str = "bidirectional", speech
             speech_input=speech_input or {"kind": "mel-conv", "stride": 4, "channels": 16, "hidden": 32, "norm": "utterance"},
             speech_attention=attention,
             ctc_weight=ctc_weight,
+            **more,
             prompt="<|speech|><|transcribe|>",
             speech_token_id=tokenizer.convert_tokens_to_ids("<|speech|>"),
             stop_token_ids=[tokenizer.eos_token_id],

@@ -20,16 +20,23 @@ def examples(processor, features):
     return [(encoder(u, processor.patches(len(f)), t), f) for u, f, t in zip(utterances, features, ids, strict=False)]
 
 
+def count(items):
+    return {
+        "target_count": sum(sum(label >= 0 for label in example.labels) for example, _ in items),
+        "ctc_count": sum(len(example.ctc_ids) for example, _ in items),
+    }
+
+
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_packed_loss_is_unpacked_loss(backbone, attention, features):
     model, processor = make_model(backbone, attention)
     items = examples(processor, features)
-    targets = sum(sum(label >= 0 for label in example.labels) for example, _ in items)
+    counts = count(items)
     with torch.no_grad():
         rows = [[items[0], items[2]], [items[1], items[3], items[4]]]
         packed = model(**pack(rows, model.config.pad_token_id))
-        alone = [model(**pack([[item]], model.config.pad_token_id), target_count=targets) for item in items]
+        alone = [model(**pack([[item]], model.config.pad_token_id), **counts) for item in items]
     for part in ("loss", "ce", "ctc"):
         torch.testing.assert_close(packed[part], sum(out[part] for out in alone), atol=2e-4, rtol=2e-5)
     assert packed.ctc > 0
@@ -38,12 +45,12 @@ def test_packed_loss_is_unpacked_loss(backbone, attention, features):
 def test_packed_gradient_is_unpacked_gradient(features):
     model, processor = make_model("llama")
     items = examples(processor, features)
-    targets = sum(sum(label >= 0 for label in example.labels) for example, _ in items)
+    counts = count(items)
     model(**pack([items[:2], items[2:]], model.config.pad_token_id)).loss.backward()
     packed = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     for item in items:
-        model(**pack([[item]], model.config.pad_token_id), target_count=targets).loss.backward()
+        model(**pack([[item]], model.config.pad_token_id), **counts).loss.backward()
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(packed[name], parameter.grad, atol=1e-3, rtol=1e-3)
@@ -92,3 +99,14 @@ def test_saved_and_loaded_is_the_same(tmp_path, features):
     loaded = AutoProcessor.from_pretrained(tmp_path / "m")
     assert loaded.stride == processor.stride
     assert loaded.text(processor.tokenizer("one two")["input_ids"]) == "one two"
+
+
+def test_characters_as_ctc_classes_at_a_higher_rate(features):
+    model, processor = make_model("llama", ctc_alphabet=" abcdefghijklmnopqrstuvwxyz'", ctc_rate=3)
+    items = examples(processor, features)
+    assert items[0][0].ctc_ids == [" abcdefghijklmnopqrstuvwxyz'".index(c) for c in TEXTS[0]]
+    with torch.no_grad():
+        out = model(**pack([items[3:5]], model.config.pad_token_id))
+    patches = sum(processor.patches(len(f)) for _, f in items[3:5])
+    assert out.ctc_logits.shape == (3 * patches, 29)
+    assert out.ctc > 0

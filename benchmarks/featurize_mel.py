@@ -1,6 +1,6 @@
 """How fast are log-mels, preset by preset, beside the libraries that compute the same thing?
 
-    python benchmarks/mel.py [--audio DIR] [--seconds 300] [--repeats 5] [--json FILE]
+    python benchmarks/featurize_mel.py [--audio DIR] [--seconds 300] [--repeats 5] [--json FILE]
 
 Everything runs on one thread over the same waveforms, decoded beforehand: those under DIR, or noise shaped like speech, of 2 to 16 seconds.
 Every contender goes once a round, and its best round counts, so that what else the machine does hits all alike. The unit is seconds of audio
