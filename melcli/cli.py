@@ -6,12 +6,14 @@ torch and what needs it are imported inside the commands, so that `--help` is in
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import itertools
 import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -116,7 +118,7 @@ def train(
         str | None, typer.Option(metavar="auto|CHECKPOINT", help="Go on from the last checkpoint in the folder (auto), or this one.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read data, build the model, plan the batches, say it all, and stop.")] = False,
-    smoke: Annotated[int | None, typer.Option(min=1, metavar="N", help="Train N steps on little data, to see that everything runs.")] = None,
+    smoke: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N steps and write the model: does everything run?")] = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the resolved recipe as YAML and exit.")] = False,
     devices: Annotated[int, typer.Option(min=1, help="Processes to train with, one a device.")] = 1,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's seed.")] = None,
@@ -150,7 +152,9 @@ def train(
     from melcli.train import train as run
 
     result = run(resolved, out, resume=resume, smoke=smoke, dry_run=dry_run)
-    if result is not None:
+    if result is not None and launch.is_first():
+        rates = "; ".join(f"{name} WER {rate:.2f} %" for name, rate in result.rates.items())
+        console.note(f"weights kept: {result.chosen}" + (f": {rates}" if rates else ""))
         print(result.folder)
 
 
@@ -301,7 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = app(args=None if arguments is None else list(arguments), prog_name="melcli", standalone_mode=False) or 0
         sys.stdout.flush()
     except MelcliError as error:
-        console.error(str(error))
+        console.error(_message(error))
         code = error.exit_code
     except typer.BadParameter.__mro__[1] as error:  # typer's UsageError, which it does not export
         command = "melcli" if error.ctx is None else error.ctx.command_path
@@ -309,17 +313,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 2
     except (KeyboardInterrupt, typer.Abort):
         code = 130
-    except BrokenPipeError:  # `| head` has had enough; keep the interpreter from complaining about it when it flushes
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # `| head` has had enough
+        _abandon_stdout()
         code = 1
     except OSError as error:
-        if error.filename is None:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _abandon_stdout()
+            console.error(f"{error.filename or 'output'}: {error.strerror}.")
+            code = 1
+        elif error.filename is not None:
+            console.error(f"{error.filename}: {error.strerror}.")
+            code = 2
+        else:
             raise
-        console.error(f"{error.filename}: {error.strerror}.")
-        code = 2
     if code == 130:
         print("interrupted", file=sys.stderr)
     sys.exit(code)
+
+
+def _message(error: MelcliError) -> str:
+    """What went wrong; of an error in a process that loads data its last line, without the traceback that torch puts around it."""
+    lines = str(error).strip().splitlines()
+    wrapped = len(lines) > 1 and lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]
+    return lines[-1].partition(": ")[2] if wrapped else str(error)
+
+
+def _abandon_stdout() -> None:
+    """What is still to be written cannot be: keep the interpreter from trying, and complaining, when it ends."""
+    with suppress(OSError, ValueError):
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

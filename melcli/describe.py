@@ -15,7 +15,9 @@ WEIGHTS = "model.safetensors"
 
 
 def describe(folder: Path) -> list[tuple[str, str]]:
-    """(property, value) rows of a SpeechLM folder. Raises CheckpointError where it is none."""
+    """(property, value) rows of a SpeechLM folder; the folder of a run stands for its `model/`. Raises CheckpointError where it is none."""
+    if (folder / "model" / "config.json").exists() and not (folder / "config.json").exists():
+        folder = folder / "model"
     config = _json(folder / "config.json")
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -25,11 +27,7 @@ def describe(folder: Path) -> list[tuple[str, str]]:
     kinds = sorted({tensor["dtype"] for tensor in tensors.values()})
     size = sum(file.stat().st_size for file in files)
     rows = [("folder", str(folder)), ("model type", str(config.get("model_type", "unknown")))]
-    rows += [
-        (key.replace("_", " "), _short(config[key]))
-        for key in ("speech_input", "backbone", "text_config", "speech_attention", "mel")
-        if key in config
-    ]
+    rows += [(key.replace("_", " "), _short(config[key])) for key in ("speech_input", "text_config", "speech_attention", "mel") if key in config]
     rows += [("tensors", f"{len(tensors)} with {parameters:,} values, {' and '.join(kinds)}"), ("size", f"{size / 1e6:.1f} MB")]
     return rows + [(f"sha256 of {file.name}", sha256(file)) for file in files]
 
@@ -41,7 +39,10 @@ def read_header(path: Path) -> dict[str, Any]:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > path.stat().st_size:
                 raise ValueError
-            return json.loads(file.read(length))
+            header = json.loads(file.read(length))
+            if not isinstance(header, dict):
+                raise ValueError
+            return header
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from None
     except (ValueError, struct.error):
@@ -56,11 +57,14 @@ def sha256(path: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: is no model folder: it has no {path.name}.") from None
     except (OSError, ValueError):
         raise CheckpointError(f"{path}: cannot be read as JSON.") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: holds no JSON object.")
+    return found
 
 
 def _short(value: Any) -> str:

@@ -1,6 +1,6 @@
 """What a user can get wrong, one class a kind. The command line prints the message as one line, never a traceback.
 
-`exit_code` follows the contract: 2 for usage and configuration, 1 for an input that failed while others may succeed.
+`exit_code` follows the contract: 2 for usage and configuration, 1 for an input or output that failed while others may succeed.
 """
 
 from __future__ import annotations
@@ -37,6 +37,12 @@ class ShardError(MelcliError):
 
 class CheckpointError(MelcliError):
     """A checkpoint that is incomplete, unsafe or of another kind than its configuration says."""
+
+
+class WriteError(MelcliError):
+    """A result that cannot be written: the disk is full, or the place is not ours. What was written before stays."""
+
+    exit_code = 1
 
 
 class AudioError(MelcliError):

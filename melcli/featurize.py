@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
@@ -27,9 +28,11 @@ from melcli.data.durations import fill_durations
 from melcli.data.manifest import fingerprint, read_source
 from melcli.data.rows import read_lines
 from melcli.data.shard_maker import TYPICAL_SECONDS, Failure, Options, ShardDone, cut, make_shard
-from melcli.data.shards import DTYPES, FORMAT, SUMMARY, ShardHead, read_head, shard_path, write_text
+from melcli.data.shards import DTYPES, FORMAT, SUMMARY, ShardHead, is_foreign, read_head, shard_path
 from melcli.data.utterance import Utterance
 from melcli.errors import ShardError, UsageError
+from melcli.files import write_text
+from melcli.models.hardware import pick_device
 
 if TYPE_CHECKING:
     from melcli.audio.augment import Augment
@@ -119,6 +122,49 @@ def _executor(jobs: int) -> Iterator[Executor]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes started here never see Ctrl-C, which a terminal sends to all: the parent ends them, and only it has something to say."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a folder against a second run into it, which would remove what this one is writing. Raises UsageError where there is one."""
+    try:
+        import fcntl
+
+        held = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows; a folder that may be written but not listed
+        yield
+        return
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise UsageError(f"-o {folder}: another featurize is writing there; wait for it, or give another folder") from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(held)
+
+
+def _keep_source(source: str, folder: Path) -> None:
+    """Raises UsageError where the source is a file that the shards would replace."""
+    path = Path(source if Path(source).exists() else source.rpartition("?")[0])
+    if path.is_file() and path.resolve().parent == folder.resolve() and (path.match("shard-*.jsonl") or path.name in (SUMMARY, FAILED)):
+        raise UsageError(f"-o {folder}: {path} is what is read and would be overwritten; give another folder")
+
+
 def _differences(have: dict[str, Any], wanted: dict[str, Any]) -> str:
     """Which part of the stamps differs, in words."""
     try:
@@ -138,6 +184,9 @@ def _existing(folder: Path, shards: int, stamp: dict[str, Any], overwrite: bool)
         for leftover in folder.glob(f".{name}.*.tmp"):
             leftover.unlink()
     files = sorted(folder.glob("shard-*.safetensors"))
+    for path in files:
+        if is_foreign(path):
+            raise ShardError(f"{folder} holds {path.name}, which is no feature shard and would be replaced; choose another -o")
     if overwrite:
         for path in (*files, *folder.glob("shard-*.jsonl"), folder / SUMMARY, folder / FAILED):
             path.unlink(missing_ok=True)
@@ -173,10 +222,8 @@ def _histogram(folder: Path, shards: int) -> tuple[tuple[int, ...], float]:
     return tuple(counts), seconds
 
 
-def _finish(
-    folder: Path, shards: int, options: Options, stamp: dict[str, Any], failures: Sequence[Failure]
-) -> tuple[int, int, float, tuple[int, ...]]:
-    """Write features.json and failed.jsonl; returns utterances, frames, seconds and the histogram. Reads heads and rows, not frames."""
+def _finish(folder: Path, shards: int, options: Options, stamp: dict[str, Any], failures: Sequence[Failure]) -> tuple[dict[str, Any], float]:
+    """Write features.json and failed.jsonl; returns what is in features.json, and the seconds of audio. Reads heads and rows, not frames."""
     heads = [read_head(shard_path(folder, index)) for index in range(shards)]
     frames = sum(head.frames for head in heads)
     total_2M = sum((head.sums_2M for head in heads), torch.zeros(2, options.spec.n_mels, dtype=torch.float64)) / max(1, frames)
@@ -230,7 +277,9 @@ def featurize(
     Files that cannot be used are left out, listed in the Summary and in failed.jsonl, and tried again by the next run.
     """
     started = time.perf_counter()
-    options = Options(preset(mel) if isinstance(mel, str) else mel, dtype, augment, copies, seed, "cpu" if device == "auto" else device)
+    options = Options(
+        preset(mel) if isinstance(mel, str) else mel, dtype, augment, copies, seed, "cpu" if device == "auto" else pick_device(device)[0]
+    )
     if dtype not in DTYPES:
         raise UsageError(f"--dtype {dtype} cannot be stored, valid: {', '.join(DTYPES)}")
     if copies < 1 or (copies > 1 and augment is None):
@@ -245,9 +294,26 @@ def featurize(
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"-o {folder} is a file, expected a folder")
+    if isinstance(source, str):
+        _keep_source(source, folder)
     folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        return _into(folder, utterances, options, jobs, overwrite, announce, progress, started)
+
+
+def _into(
+    folder: Path,
+    utterances: Sequence[Utterance],
+    options: Options,
+    jobs: int,
+    overwrite: bool,
+    announce: Callable[[Estimate], None] | None,
+    progress: Callable[[ShardDone], None] | None,
+    started: float,
+) -> Summary:
+    """The work of `featurize` once all is checked and the folder is ours."""
     stamp = {"format": FORMAT, **options.describe(), "manifest": fingerprint(utterances)}
-    plan = cut(utterances, copies)
+    plan = cut(utterances, options.copies)
     if announce is not None:
         announce(estimate(utterances, options))
     finished = _existing(folder, len(plan), stamp, overwrite)
@@ -258,11 +324,12 @@ def featurize(
         for one in done:
             progress(one)
     with _executor(min(jobs, len(plan))) as pool:
-        waiting: list[Future[ShardDone]] = [
-            pool.submit(make_shard, folder, index, [(utterances[which], copy) for which, copy in items], options, stamp)
-            for index, items in enumerate(plan)
-            if index not in finished
-        ]
+        with _uninterrupted():
+            waiting: list[Future[ShardDone]] = [
+                pool.submit(make_shard, folder, index, [(utterances[which], copy) for which, copy in items], options, stamp)
+                for index, items in enumerate(plan)
+                if index not in finished
+            ]
         for future in as_completed(waiting):
             done.append(future.result())
             if progress is not None:

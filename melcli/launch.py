@@ -21,6 +21,11 @@ def is_worker() -> bool:
     return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def is_first() -> bool:
+    """Whether this process is the one of a training that speaks for all: the first of several, or the only one."""
+    return os.environ.get("RANK", "0") == "0" if is_worker() else True
+
+
 def join() -> None:
     """Meet the other processes. To be called in a worker before anything asks for its rank."""
     import torch

@@ -78,6 +78,7 @@ class TrainSection(Section):
     clip: float = Field(1.0, gt=0)
     accumulate: int = Field(1, ge=1)
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="autocast type; auto takes bfloat16 where the hardware multiplies it")
+    weights: Literal["float32", "bfloat16"] = Field("float32", description="number format of the final model's weights on disk")
     compile: bool = False
     gradient_checkpointing: bool = False
     eval_every: int = Field(500, gt=0, description="steps between evaluations by decoding")
@@ -104,6 +105,12 @@ class Recipe(Section):
     data: DataSection
     model: ModelSection
     train: TrainSection
+
+    @model_validator(mode="after")
+    def _speech_once(self) -> Recipe:
+        if self.data.task != "text" and (count := self.model.prompt.count("<|speech|>")) != 1:
+            raise ValueError(f"model.prompt {self.model.prompt!r} must hold <|speech|> once, where the audio goes, and holds it {count} times")
+        return self
 
 
 def load(name_or_path: str, overrides: list[str] | None = None) -> Recipe:

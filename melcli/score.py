@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError, UsageError
+from melcli.files import write_text
 from melcli.inputs import AudioInput
 from melcli.scoring import normalize, wer
 from melcli.scoring.wer import ErrorCounts
@@ -95,6 +96,8 @@ def score(
         raise UsageError("-o writes what a model transcribes; with --hyp the transcripts are in a file already.")
     if hypotheses:
         return [_score_files(hypotheses, protocol, normaliser, limit)]
+    if output is not None:
+        _check_output(output, [str(path) for path in manifests])
     sets = {name: _references(source, root, limit, offline) for name, source in _set_names(manifests).items()}
     reports = []
     for model in models:
@@ -191,10 +194,16 @@ def _expanded(output: Path, model: str, name: str) -> Path:
     return output.with_name("-".join(parts) + (output.suffix or ".jsonl"))
 
 
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    from melcli.transcripts import write_atomically
+def _check_output(output: Path, manifests: Sequence[str]) -> None:
+    """Refuse before any decoding what could not be written after it, or would replace what is read. Raises UsageError."""
+    if output.is_dir():
+        raise UsageError(f"-o {output}: is a folder, and -o takes a file.")
+    if any(Path(manifest).exists() and Path(manifest).resolve() == output.resolve() for manifest in manifests):
+        raise UsageError(f"-o {output}: is one of the manifests and would be overwritten; give another file.")
 
-    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _round(value: float | None) -> float | None:

@@ -20,7 +20,8 @@ from melcli.data.packing import BatchPlan
 from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError, ConfigError
 from melcli.models import checkpoint
-from melcli.models.hardware import pick_device, pick_dtype
+from melcli.models.card import model_card
+from melcli.models.hardware import DTYPES, pick_device, pick_dtype
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recognise import recognise
 from melcli.models.speech_lm import SpeechLM
@@ -298,6 +299,11 @@ def finish(run: Run, trainer: SpeechTrainer) -> TrainResult:
     chosen = min(results, key=lambda name: sum(results[name].values()))
     model.load_state_dict(last | (candidates[chosen] or {}))
     folder = run.out / "model"
-    extra = {"recipe.yaml": yaml_config.dump_yaml(run.recipe), "evaluation.json": json.dumps(results[chosen], indent=2)}
-    checkpoint.save(folder, model, run.processor, extra=extra)
-    return TrainResult(folder, chosen, results[chosen])
+    rates = results[chosen]
+    extra = {
+        "recipe.yaml": yaml_config.dump_yaml(run.recipe),
+        "evaluation.json": json.dumps(rates, indent=2) + "\n",
+        "README.md": model_card(run.recipe, model, run.data.hours, trainer.state.global_step, chosen, rates),
+    }
+    checkpoint.save(folder, model, run.processor, dtype=DTYPES[run.recipe.train.weights], extra=extra)
+    return TrainResult(folder, chosen, rates)

@@ -12,7 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from melcli.audio.segment import chunks, is_silent

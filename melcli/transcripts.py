@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +16,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from melcli.errors import UsageError, nearest
+from melcli.files import write_text
 from melcli.inputs import Inputs
 
 
@@ -148,7 +148,7 @@ class Folder(Output):
         if transcript.error is not None:
             return
         for format, path in self._files[transcript.name].items():
-            write_atomically(path, WRITERS[format](transcript, self.inputs.places[transcript.name].shown))
+            write_text(path, WRITERS[format](transcript, self.inputs.places[transcript.name].shown))
 
 
 def open_output(inputs: Inputs, format: str = "txt", folder: Path | None = None, skip_existing: bool = False) -> Output:
@@ -173,17 +173,6 @@ def write_all(transcripts: Iterable[Transcript], output: Output, done: Callable[
             failed.append((transcript.name, output.inputs.reason(transcript.name, transcript.error)))
         done(transcript)
     return failed
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file under a temporary name beside it and rename it, so that a file that exists is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _distinct(inputs: Inputs) -> dict[str, str]:

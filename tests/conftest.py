@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import melcli  # noqa: F401  before any test imports transformers: torchaudio may need the guard
+
 # The same examples every time, none remembered, and no limit a shared machine would break.
 settings.register_profile("melcli", derandomize=True, database=None, deadline=None)
 settings.load_profile("melcli")

@@ -184,3 +184,15 @@ def test_what_is_saved_loads_back(tmp_path_factory: pytest.TempPathFactory, name
     whole = Whole(name=name, train=Train(lr=lr, steps=steps, names=tuple(names)), **{"from": name})
     path = write(tmp_path_factory.getbasetemp(), dump_yaml(whole), "round.yaml")
     assert validate(Whole, load_tree(path)) == whole
+
+
+@pytest.mark.parametrize(("prompt", "times"), [("listen", 0), ("<|speech|><|speech|>", 2)])
+def test_a_prompt_holds_the_speech_once(tmp_path: Path, prompt: str, times: int) -> None:
+    from melcli import recipe
+
+    path = tmp_path / "r.yaml"
+    path.write_text("name: x\ndata: {train: [{source: a.jsonl}]}\nmodel: {backbone: {model_type: llama}}\ntrain: {steps: 1}\n")
+    assert recipe.load(str(path)).model.prompt.count("<|speech|>") == 1
+    with pytest.raises(ConfigError, match=rf"must hold <\|speech\|> once, where the audio goes, and holds it {times} times"):
+        recipe.load(str(path), [f"model.prompt='{prompt}'"])
+    recipe.load(str(path), [f"model.prompt='{prompt}'", "data.task=text"])

@@ -77,7 +77,7 @@ def _mono(decoder: Decoder, name: str, start: float | None, end: float | None) -
         raise AudioError(f"{name}: holds no samples")
     first, last = round((start or 0.0) * rate), None if end is None else round(end * rate)
     if first < 0 or (last is not None and last <= first):
-        raise AudioError(f"{name}: start {start or 0:g} s and end {end:g} s are not 0 <= start < end")
+        raise AudioError(f"{name}: start {start or 0:g} s and end {'open' if end is None else f'{end:g} s'} are not 0 <= start < end")
     if frames is not None and (first >= frames or (last is not None and last > frames + END_SLACK_SECONDS * rate)):
         asked = f"start {start:g} s" if first >= frames else f"end {end:g} s"
         raise AudioError(f"{name}: {asked} is after its end at {frames / rate:.2f} s")

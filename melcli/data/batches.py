@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import torch
@@ -11,15 +12,18 @@ from torch.utils.data import Dataset
 from melcli.data.collate import pack
 from melcli.data.features import Joined
 from melcli.data.packing import BatchPlan
-from melcli.data.tasks import Encoder
+from melcli.data.tasks import Encoder, Example
 from melcli.errors import AudioError
+
+SPARE_BATCHES = 20  # that are tried in place of one of which no file can be read
 
 
 class TrainingBatches(Dataset):
     """Batch number `step` of the whole training.
 
-    Each utterance draws its augmentation from a generator seeded by (seed, epoch, utterance), so a batch does not depend on which worker
-    makes it or on what was made before. An utterance whose audio cannot be read is left out of its batch and `on_failure` is told.
+    Each utterance draws its augmentation from a generator seeded by (seed, batch, place in the batch), so a batch does not depend on which
+    worker makes it or on what was made before, and an utterance that an epoch holds twice is heard differently. One whose audio cannot be
+    read is left out of its batch and `on_failure` is told; for a batch of nothing else the next one stands in.
     """
 
     def __init__(
@@ -49,26 +53,33 @@ class TrainingBatches(Dataset):
         return self.steps
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        epoch, rows = self.plan.locate(step)
+        for following in range(min(SPARE_BATCHES, self.steps)):
+            if packed := self._rows((step + following) % self.steps):
+                return pack(packed, self.pad_id)
+        raise AudioError(f"training stops at batch {step}: neither it nor those after it hold any audio that can be read")
+
+    def _rows(self, step: int) -> list[list[tuple[Example, Tensor | None]]]:
+        _, rows = self.plan.locate(step)
         packed = []
+        place = 0
         for row in rows:
             examples = []
             for index in row:
+                place += 1
                 try:
-                    examples.append(self._example(index, epoch))
+                    examples.append(self._example(index, step, place))
                 except AudioError as error:
                     self.on_failure(str(error))
             if examples:
                 packed.append(examples)
-        if not packed:
-            return self[(step + 1) % self.steps]
-        return pack(packed, self.pad_id)
+        return packed
 
-    def _example(self, index: int, epoch: int) -> tuple:
+    def _example(self, index: int, step: int, place: int) -> tuple[Example, Tensor | None]:
         utterance = self.features.utterances[index]
         text_ids = self.text_ids[index]
         if self.encoder.reads_speech:
-            generator = torch.Generator().manual_seed(hash((self.seed, epoch, index)) & (2**63 - 1))
+            named = hashlib.blake2b(f"{self.seed}/{step}/{place}".encode(), digest_size=8).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(named, "big") >> 1)
             mel_TM = self.features.get(index, generator)
             return self.encoder(utterance, self.patches(len(mel_TM)), text_ids), mel_TM
         return self.encoder(utterance, 0, text_ids), None

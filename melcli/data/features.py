@@ -13,6 +13,7 @@ from torch import Tensor
 
 from melcli.audio.mel_spec import MelSpec
 from melcli.data.utterance import Utterance
+from melcli.errors import AudioError
 
 if TYPE_CHECKING:
     from melcli.audio.augment import Augment, SpecAugment
@@ -35,13 +36,11 @@ class WaveFeatures:
     """
 
     def __init__(self, utterances: Sequence[Utterance], spec: MelSpec, *, augment: Augment | None = None, reads: str = "mel") -> None:
-        from melcli.data.load import seconds_of
-
         self.utterances = utterances
         self.spec = spec
         self.augment = augment
         self.reads = reads
-        samples = [round(seconds_of(u) * spec.rate) for u in utterances]
+        samples = [round(_seconds(u) * spec.rate) for u in utterances]
         self.frames = [max(1, spec.frames(n)) if reads == "mel" else max(1, n) for n in samples]
 
     def get(self, index: int, generator: torch.Generator | None) -> Tensor:
@@ -55,6 +54,16 @@ class WaveFeatures:
         if short > 0:
             wave_S = torch.nn.functional.pad(wave_S, (0, short))
         return log_mel(self.spec, wave_S) if self.reads == "mel" else wave_S[:, None]
+
+
+def _seconds(utterance: Utterance) -> float:
+    """Seconds of an utterance; 0 for one that cannot be read, which is left out and named when its turn comes."""
+    from melcli.data.load import seconds_of
+
+    try:
+        return seconds_of(utterance)
+    except AudioError:
+        return 0.0
 
 
 class ShardFeatures:

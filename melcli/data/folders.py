@@ -17,7 +17,13 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".aa
 def walk(folder: Path) -> list[str]:
     """Paths of all files below a folder, relative to it, sorted; hidden files and folders are left out."""
     found: list[str] = []
+    seen: set[str] = set()
     for base, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(base)
+        if real in seen:  # a link back up would be followed until the name is too long
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inside = os.path.relpath(base, folder)
         found.extend(name if inside == "." else os.path.join(inside, name) for name in files if not name.startswith("."))
@@ -29,7 +35,8 @@ def is_audio(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
 
 
-def _text(path: str) -> str:
+def read_text(path: str) -> str:
+    """A text file as one line. Raises ManifestError."""
     try:
         return " ".join(Path(path).read_text(encoding="utf-8").split())
     except (OSError, UnicodeDecodeError) as error:
@@ -73,7 +80,7 @@ def read_libritts(folder: Path, files: list[str] | None = None) -> list[Utteranc
         beside = f"{stem}.normalized.txt"
         if beside in listed:
             key = os.path.basename(stem)
-            text = _text(os.path.join(root, beside))
+            text = read_text(os.path.join(root, beside))
             utterances.append(Utterance(id=key, audio=(os.path.join(root, name),), text=text, speaker=key.split("_")[0]))
     return utterances
 
@@ -106,7 +113,7 @@ def read_plain(folder: Path, files: list[str] | None = None) -> list[Utterance]:
     utterances = []
     for name in filter(is_audio, files):
         stem = os.path.splitext(name)[0]
-        text = _text(os.path.join(root, f"{stem}.txt")) if f"{stem}.txt" in listed else None
+        text = read_text(os.path.join(root, f"{stem}.txt")) if f"{stem}.txt" in listed else None
         utterances.append(Utterance(id=stem, audio=(os.path.join(root, name),), text=text))
     return utterances
 

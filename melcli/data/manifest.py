@@ -21,10 +21,11 @@ from pathlib import Path
 from melcli.data import selection
 from melcli.data.corpora import CORPORA
 from melcli.data.durations import fill_durations
-from melcli.data.folders import AUDIO_SUFFIXES, is_audio, read_folder
+from melcli.data.folders import AUDIO_SUFFIXES, is_audio, read_folder, read_text
 from melcli.data.rows import ADDRESSES, read_jsonl, to_row
 from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError, nearest
+from melcli.files import replacing
 
 DEFAULT_ROOT = Path("~/.cache/melcli/data")
 
@@ -40,7 +41,7 @@ def _read_path(path: Path) -> list[Utterance]:
         return read_jsonl(path)
     if is_audio(path.name):
         beside = path.with_suffix(".txt")
-        text = " ".join(beside.read_text(encoding="utf-8").split()) if beside.is_file() else None
+        text = read_text(str(beside)) if beside.is_file() else None
         return [Utterance(id=path.stem, audio=(str(path.absolute()),), text=text)]
     raise ManifestError(f"{path}: neither a manifest (.jsonl), nor a folder, nor audio ({', '.join(AUDIO_SUFFIXES[:8])}, ...)")
 
@@ -97,12 +98,6 @@ def fingerprint(utterances: Sequence[Utterance]) -> str:
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     """Write a JSONL manifest, paths relative to it where they lie below its folder; to a temporary name first, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     folder = str(path.resolve().parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(to_row(utterance, folder), ensure_ascii=False) + "\n" for utterance in utterances)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(to_row(utterance, folder), ensure_ascii=False) + "\n" for utterance in utterances)

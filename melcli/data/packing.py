@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
@@ -48,10 +47,16 @@ class BatchPlan:
         self.world_size = world_size
         key = hashlib.sha256(f"{fingerprint}/{world_size}/{self.tokens_per_batch}/{row_tokens}".encode()).digest()
         self._entropy = [seed, int.from_bytes(key[:8], "little")]
-        self.batches = lru_cache(maxsize=2)(self._batches)
+        self._planned: dict[int, list[Batch]] = {}
         self._counts: list[int] = []
 
-    def _batches(self, epoch: int) -> list[Batch]:
+    def batches(self, epoch: int) -> list[Batch]:
+        """The batches of an epoch. The last two asked for are kept."""
+        if epoch not in self._planned:
+            self._planned = dict(list(self._planned.items())[-1:]) | {epoch: self._plan(epoch)}
+        return self._planned[epoch]
+
+    def _plan(self, epoch: int) -> list[Batch]:
         rng = np.random.default_rng([*self._entropy, epoch])
         whole = np.floor(self.repeats).astype(np.int64)
         times = whole + (rng.random(len(self.lengths)) < self.repeats - whole)

@@ -3,6 +3,7 @@
     librispeech:dev-clean?without=1272,1673      every speaker but two
     digits:strings?count=2000&seed=1             options of the corpus itself go to the corpus
     talks/dev.jsonl?limit=100&seed=0             100 utterances drawn with seed 0
+    speechocean762:train?words=zero,one,two      utterances that hold no other words
 
 Without a seed `limit` keeps the first utterances; with one it draws them, in the order of the source, so that the sample spreads over speakers.
 """
@@ -16,7 +17,7 @@ from urllib.parse import unquote_plus
 from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError, nearest
 
-KEYS = ("speakers", "without", "limit", "seed")
+KEYS = ("speakers", "without", "words", "limit", "seed")
 
 
 def parse(text: str, source: str, extra_keys: Iterable[str] = ()) -> dict[str, str]:
@@ -70,6 +71,14 @@ def by_speaker(utterances: list[Utterance], options: dict[str, str], source: str
     return [u for u in utterances if (keep is None or u.speaker in keep) and (drop is None or u.speaker not in drop)]
 
 
+def by_words(utterances: list[Utterance], options: dict[str, str]) -> list[Utterance]:
+    """Utterances with a text whose words are all among `words`."""
+    allowed = names(options, "words")
+    if allowed is None:
+        return utterances
+    return [u for u in utterances if u.text and set(u.text.lower().split()) <= allowed]
+
+
 def limited(utterances: list[Utterance], options: dict[str, str], source: str) -> list[Utterance]:
     """What `limit` and `seed` keep, in the order of the source."""
     limit = number(options, "limit", source, len(utterances), least=1)
@@ -84,7 +93,7 @@ def limited(utterances: list[Utterance], options: dict[str, str], source: str) -
 
 def select(utterances: list[Utterance], options: dict[str, str], source: str) -> list[Utterance]:
     """The utterances that all the options of a source keep. ManifestError where nothing is left."""
-    kept = limited(by_speaker(utterances, options, source), options, source)
+    kept = limited(by_words(by_speaker(utterances, options, source), options), options, source)
     if utterances and not kept:
         raise ManifestError(f"{source}: the options leave no utterance of {len(utterances)}")
     return kept

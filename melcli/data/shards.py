@@ -31,7 +31,8 @@ from torch import Tensor
 from melcli.audio.mel_spec import MelSpec
 from melcli.data.rows import from_row, read_lines, to_row
 from melcli.data.utterance import Utterance
-from melcli.errors import ShardError
+from melcli.errors import ShardError, WriteError
+from melcli.files import replacing, write_text
 
 FORMAT = 1
 SUMMARY = "features.json"
@@ -44,13 +45,6 @@ def shard_path(folder: Path, index: int) -> Path:
     return folder / f"shard-{index:05d}.safetensors"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def write_shard(
     path: Path, mel_TM: Tensor, frames: Sequence[int], utterances: Sequence[Utterance], sums_2M: Tensor, metadata: Mapping[str, Any]
 ) -> int:
@@ -60,10 +54,12 @@ def write_shard(
     offsets = torch.zeros(len(frames) + 1, dtype=torch.int64)
     offsets[1:] = torch.tensor(list(frames), dtype=torch.int64).cumsum(0)
     tensors = {"mel": mel_TM, "offsets": offsets, "sum": sums_2M[0].clone(), "sum_of_squares": sums_2M[1].clone()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary, metadata={_KEY: json.dumps(metadata, sort_keys=True)})
-    os.chmod(temporary, stat.S_IMODE(path.with_suffix(".jsonl").stat().st_mode))  # safetensors writes for the owner alone
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={_KEY: json.dumps(metadata, sort_keys=True)})
+        except SafetensorError as error:  # what it makes of a full disk
+            raise WriteError(f"{path}: cannot be written: {str(error).removeprefix('Error while serializing: ')}") from None
+        os.chmod(temporary, stat.S_IMODE(path.with_suffix(".jsonl").stat().st_mode))  # safetensors writes for the owner alone
     return path.stat().st_size + path.with_suffix(".jsonl").stat().st_size
 
 
@@ -75,6 +71,15 @@ class ShardHead:
     utterances: int
     frames: int
     sums_2M: Tensor
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a file is a whole safetensors file that `write_shard` did not write: another program's, perhaps the only copy."""
+    try:
+        with safe_open(path, "pt") as shard:
+            return _KEY not in (shard.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def read_head(path: Path) -> ShardHead:

@@ -10,7 +10,6 @@ from typing import Any, Literal, Protocol
 from melcli.data.utterance import Utterance
 
 SPEECH = "<|speech|>"
-STOP = "<|end|>"
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,8 @@ class Delivery:
         """Estimated duration of `text`, silence included."""
         one = voice(self.voice)
         letters = sum(letter.isalnum() for letter in text)
-        singles = sum(len(word.strip(" .,;:!?")) == 1 and word[0] not in "ai" or word.startswith("eigh") and len(word) < 6 for word in text.split())
+        words = text.split()
+        singles = sum((len(word.strip(" .,;:!?")) == 1 and word[0] not in "ai") or (word.startswith("eigh") and len(word) < 6) for word in words)
         inner = sum(text.rstrip(" .,;:!?").count(mark) for mark in ".,;:!?")
         tempo = self.stretch if one.stretched else 1 / self.shift
         return tempo * (one.base + one.pace * letters + one.spell * singles + one.pause * inner) + self.lead + self.tail

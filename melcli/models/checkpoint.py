@@ -49,12 +49,22 @@ def _from_hub(name: str, offline: bool) -> Path:
         raise CheckpointError(f"--model {name}: not a folder, and not to be had from the hub ({str(error).splitlines()[0]})") from None
 
 
-def save(folder: Path, model: SpeechLM, processor: SpeechLMProcessor, *, extra: dict[str, str] | None = None) -> None:
-    """Write a checkpoint under a temporary name and move it into place. extra: further files by name, such as the recipe."""
+def save(
+    folder: Path, model: SpeechLM, processor: SpeechLMProcessor, *, dtype: torch.dtype | None = None, extra: dict[str, str] | None = None
+) -> None:
+    """Write a checkpoint under a temporary name and move it into place.
+
+    dtype: of the weights in the file, the model's own by default; statistics stay float32. extra: further files by name, such as the recipe.
+    """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model.save_pretrained(partial)
+    tied = set(model._tied_weights_keys or {})
+    state = {name: _cast(name, tensor, dtype) for name, tensor in model.state_dict().items() if name not in tied}
+    before = model.config.dtype
+    model.config.dtype = dtype or before
+    model.save_pretrained(partial, state_dict=state)
+    model.config.dtype = before
     processor.save_pretrained(partial)
     for name, content in (extra or {}).items():
         (partial / name).write_text(content)
@@ -142,6 +152,12 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error}); pickles are never opened") from None
 
 
+def _cast(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A weight in another number format; statistics of the features keep their precision."""
+    keep = dtype is None or not tensor.is_floating_point() or name.startswith("speech_input.normalise")
+    return tensor if keep else tensor.to(dtype)
+
+
 def assign(model: SpeechLM, tensors: dict[str, Tensor], folder: Path, dtype: torch.dtype | None, device: str) -> None:
     """Put tensors into a model on the meta device. Missing, unexpected and misshapen ones are an error."""
     tied = set(model._tied_weights_keys or {})
@@ -153,10 +169,7 @@ def assign(model: SpeechLM, tensors: dict[str, Tensor], folder: Path, dtype: tor
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise CheckpointError(f"{folder}: the checkpoint {problem} {', '.join(names[:3])}{more}")
-    cast = {
-        name: tensor.to(device, dtype if dtype is not None and tensor.is_floating_point() and not name.startswith("speech_input.normalise") else None)
-        for name, tensor in tensors.items()
-    }
+    cast = {name: _cast(name, tensor, dtype).to(device) for name, tensor in tensors.items()}
     model.load_state_dict(cast, strict=False, assign=True)
     model.tie_weights()
     rebuild_buffers(model, device)

@@ -30,6 +30,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[s
     def record(*arguments: Any, **options: Any) -> Any:
         recorded.append((arguments, options))
         fields = {"folder": "out", "utterances": 1, "hours": 0.1, "size": 1, "shards": 1, "skipped_shards": 0, "histogram": (), "failures": ()}
+        fields |= {"chosen": "last", "rates": {}}
         return types.SimpleNamespace(**fields)
 
     for name in ("featurize", "train"):

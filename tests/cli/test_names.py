@@ -151,3 +151,17 @@ def test_messages_are_not_read_as_markup(capsys: pytest.CaptureFixture[str], tra
     console.failures([("[bold].wav", "[bold].wav: is\n broken")], 2)
     captured = capsys.readouterr()
     assert "[red]x[/red]" in captured.out and captured.err.splitlines() == ["1 of 2 failed:", "  [bold].wav: is broken"]
+
+
+def test_show_of_a_run_and_of_what_is_no_model(melcli: Melcli, tmp_path: Path) -> None:
+    model = tmp_path / "run" / "model"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text('{"model_type": "speech_lm"}')
+    header = b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}'
+    (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    assert "1 with 2 values" in melcli("models", "show", tmp_path / "run").out
+    (model / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"[]")
+    assert melcli("models", "show", tmp_path / "run").err.endswith("is not a safetensors file, and no other kind of checkpoint is read.\n")
+    (model / "config.json").write_text("[1]")
+    ran = melcli("models", "show", tmp_path / "run")
+    assert ran.code == 2 and ran.err.endswith("config.json: holds no JSON object.\n")

@@ -116,3 +116,12 @@ def test_mistakes(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path, 
     ran = melcli("score", *arguments)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(f"error: {expected}") and ran.err.count("\n") == 1
+
+
+def test_what_cannot_be_written_is_known_before_decoding(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path, talks: Path) -> None:
+    before = manifest.read_text()
+    ran = melcli("score", "--manifest", "dev.jsonl", "-o", manifest)
+    assert ran.code == 2 and "is one of the manifests and would be overwritten" in ran.err
+    ran = melcli("score", "--manifest", "dev.jsonl", "-o", talks / "deep")
+    assert ran.code == 2 and "is a folder, and -o takes a file" in ran.err
+    assert transcriber.heard == [] and manifest.read_text() == before

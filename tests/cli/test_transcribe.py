@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -175,7 +177,7 @@ def test_a_broken_write_leaves_no_half_file(melcli: Melcli, transcriber: FakeTra
 
     monkeypatch.setattr(os, "replace", full)
     ran = melcli("transcribe", "a.wav", "-o", "out")
-    assert ran.code == 2 and ran.err.splitlines()[-1] == "error: out/a.txt: No space left on device."
+    assert ran.code == 1 and ran.err.splitlines()[-1] == "error: out/a.txt: cannot be written: No space left on device"
     assert list((talks / "out").iterdir()) == []
 
 
@@ -186,3 +188,21 @@ def test_interrupted(melcli: Melcli, transcriber: FakeTranscriber, talks: Path, 
     monkeypatch.setattr(transcriber, "load", stop)
     ran = melcli("transcribe", "a.wav")
     assert (ran.code, ran.err) == (130, "interrupted\n")
+
+
+def test_a_full_disk_is_one_line(melcli: Melcli, transcriber: FakeTranscriber, talks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, *_: object, **__: object) -> int:
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    ran = melcli("transcribe", "a.wav", "-o", "out", "-q")
+    assert (ran.code, ran.err) == (1, "error: out/a.txt: cannot be written: No space left on device\n")
+    assert list((talks / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_standard_output_to_a_full_disk(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        run = subprocess.run([sys.executable, "-m", "melcli.cli", "recipes", "ls"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (run.returncode, run.stderr) == (1, "error: output: No space left on device.\n")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from melcli.data.manifest import read_source
 from melcli.data.shard_maker import ShardDone, cut
 from melcli.data.shards import FeatureShards
 from melcli.data.utterance import Utterance
-from melcli.errors import ShardError, UsageError
+from melcli.errors import ShardError, UsageError, WriteError
 from melcli.featurize import FAILED, HISTOGRAM_EDGES, Estimate, featurize
 
 RATE = 16000
@@ -277,3 +279,76 @@ def test_plot(recordings: Path, tmp_path: Path) -> None:
     assert path.parent == tmp_path and path.read_bytes()[:4] == b"\x89PNG" and path.stat().st_size > 5000
     with pytest.raises(ShardError, match=r"x\.doc"):
         plot_features(tmp_path, tmp_path / "x.doc")
+
+
+def test_two_runs_into_one_folder(recordings: Path, tmp_path: Path, small_shards: None) -> None:
+    source = str(recordings / "all.jsonl")
+    refused: list[str] = []
+
+    def meanwhile(shard: ShardDone) -> None:
+        with pytest.raises(UsageError) as caught:
+            featurize(source, tmp_path, jobs=1)
+        refused.append(str(caught.value))
+
+    assert featurize(source, tmp_path, jobs=1, progress=meanwhile).utterances == COUNT
+    assert len(refused) == 10 and all("another featurize is writing there" in line for line in refused)
+    assert featurize(source, tmp_path, jobs=1).skipped_shards == 10  # free again
+
+
+def test_nothing_of_others_is_replaced(recordings: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    rows = (recordings / "all.jsonl").read_text().replace('"audio": "', f'"audio": "{recordings}/')
+    (tmp_path / "shard-00000.jsonl").write_text(rows)
+    for options in ("", "?limit=3"):
+        with pytest.raises(UsageError, match=r"shard-00000\.jsonl is what is read and would be overwritten"):
+            featurize(f"{tmp_path / 'shard-00000.jsonl'}{options}", tmp_path, overwrite=True)
+    assert (tmp_path / "shard-00000.jsonl").read_text() == rows
+    weights = tmp_path / "weights" / "shard-00007.safetensors"
+    weights.parent.mkdir()
+    save_file({"weight": torch.ones(3)}, weights)
+    for overwrite in (False, True):
+        with pytest.raises(ShardError, match=r"shard-00007\.safetensors, which is no feature shard"):
+            featurize(f"{recordings / 'all.jsonl'}?limit=2", weights.parent, overwrite=overwrite)
+    assert weights.exists()
+
+
+def test_a_device_that_is_not_there(recordings: Path, tmp_path: Path) -> None:
+    absent = next(name for name, there in (("mps", torch.backends.mps.is_available()), ("cuda", torch.cuda.is_available())) if not there)
+    with pytest.raises(UsageError, match=f"--device {absent}: there is none here"):
+        featurize(str(recordings / "all.jsonl"), tmp_path / "out", device=absent)
+
+
+def test_a_full_disk_is_one_line(recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors import SafetensorError
+
+    from melcli.data import shards
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(shards, "save_file", full)
+    with pytest.raises(WriteError, match=r"shard-00000\.safetensors: cannot be written: I/O error: No space left") as caught:
+        featurize(str(recordings / "all.jsonl"), tmp_path, jobs=1)
+    assert caught.value.exit_code == 1 and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs signal masks")
+def test_interrupted_processes_say_nothing(recordings: Path, tmp_path: Path) -> None:
+    """Ctrl-C goes to every process of the terminal; only the parent answers."""
+    (tmp_path / "run.py").write_text(
+        "import sys\nfrom melcli import cli, featurize\nfrom melcli.data import shard_maker\n"
+        "if __name__ == '__main__':\n"
+        "    shard_maker.SHORTEST_SHARD_SECONDS, shard_maker.TYPICAL_SECONDS, featurize.PROCESS_JOBS = 4.0, 1.0, 2\n"
+        "    real = featurize.as_completed\n"
+        "    featurize.as_completed = lambda futures: (print('started', flush=True), real(futures))[1]\n"
+        "    cli.main(['featurize', *sys.argv[1:], '--jobs', '2'])\n"
+    )
+    env = {"PYTHONPATH": str(Path(shard_maker.__file__).parents[2]), "OMP_NUM_THREADS": "1", "PATH": ""}
+    command = [sys.executable, str(tmp_path / "run.py"), str(recordings / "all.jsonl"), "-o", str(tmp_path / "out")]
+    run = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert run.stdout is not None and run.stdout.readline() == "started\n"
+    time.sleep(0.7)  # the workers are importing torch
+    os.killpg(run.pid, signal.SIGINT)
+    _, said = run.communicate(timeout=120)
+    assert run.returncode == 130 and said.splitlines()[-1] == "interrupted" and "Traceback" not in said

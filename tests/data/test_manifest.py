@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from melcli.data.folders import walk
 from melcli.data.load import load_utterance, seconds_of
 from melcli.data.manifest import fingerprint, read_source, write_manifest
 from melcli.data.utterance import Utterance
@@ -341,3 +342,25 @@ def test_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
 def test_listing_needs_no_torch() -> None:
     code = "import sys, melcli.data.manifest, melcli.data.corpora; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_words_keep_utterances_of_a_small_vocabulary(tmp_path: Path) -> None:
+    rows = [{"audio": "a.wav", "duration": 1.0, "text": text} for text in ("One two", "one", "one more", "")]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [u.text for u in read_source(f"{tmp_path}/m.jsonl?words=one,two")] == ["One two", "one"]
+    with pytest.raises(ManifestError, match="leave no utterance"):
+        read_source(f"{tmp_path}/m.jsonl?words=three")
+
+
+def test_a_link_back_up_is_followed_once(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.wav").touch()
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    assert walk(tmp_path) == ["a/x.wav"]
+
+
+def test_a_text_that_is_not_utf8_is_named(tmp_path):
+    (tmp_path / "x.wav").touch()
+    (tmp_path / "x.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(ManifestError, match=r"x\.txt: cannot be read as text"):
+        read_source(str(tmp_path / "x.wav"))

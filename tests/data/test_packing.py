@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 
 import numpy as np
 import pytest
 import torch
 
+from melcli.audio.mel_spec import preset
+from melcli.data.batches import TrainingBatches
 from melcli.data.collate import pack
+from melcli.data.features import WaveFeatures
 from melcli.data.packing import BatchPlan
 from melcli.data.tasks import Encoder, asr, text
 from melcli.data.utterance import Utterance
+from melcli.errors import AudioError
 from melcli.models.tokenizer import train_tokenizer
 
 LENGTHS = [int(n) for n in np.random.default_rng(0).gamma(4, 30, 3000).clip(10, 500)]
@@ -140,3 +145,67 @@ def test_words_survive_the_tokenizer():
     for words in ("it's a way", "two one", ""):
         assert tokenizer.decode(tokenizer(words)["input_ids"]).strip() == words
     assert tokenizer.unk_token_id in tokenizer("x")["input_ids"]
+
+
+def test_a_plan_can_be_sent_to_a_worker():
+    plan = make()
+    plan.batches(1)
+    assert pickle.loads(pickle.dumps(plan)).batches(1) == plan.batches(1)
+
+
+class Tones:
+    """Features of four utterances, of which some cannot be read: the number drawn from the generator."""
+
+    def __init__(self, unreadable=()):
+        self.utterances = [Utterance(str(i), ("x",), text="a b", duration=0.1) for i in range(4)]
+        self.unreadable = unreadable
+
+    def get(self, index, generator):
+        if index in self.unreadable:
+            raise AudioError(f"{index}: no such file")
+        return torch.rand(8, 2, generator=generator)
+
+
+def batches(tones, failed, repeats=None, budget=64):
+    tokenizer = train_tokenizer(["a b"], 32)
+    encoder = Encoder(tokenizer, asr, "<|speech|>", [tokenizer.eos_token_id])
+    plan = BatchPlan([6] * 4, fingerprint="x", tokens_per_batch=budget, row_tokens=budget, repeats=repeats)
+    ids = encoder.texts(tones.utterances)
+    return TrainingBatches(tones, ids, encoder, plan, steps=8, patches=lambda n: n // 8, pad_id=0, seed=1, on_failure=failed.append)
+
+
+def test_an_utterance_that_comes_twice_is_augmented_anew():
+    data = batches(Tones(), [], repeats=[3, 0, 0, 0])
+    first, second, third = data[0]["speech"].split(8)
+    assert not torch.equal(first, second) and not torch.equal(second, third)
+    assert torch.equal(batches(Tones(), [], repeats=[3, 0, 0, 0])[0]["speech"], data[0]["speech"])
+    assert not torch.equal(data[1]["speech"], data[0]["speech"])
+
+
+def test_what_cannot_be_read_is_left_out_and_named():
+    failed = []
+    data = batches(Tones(unreadable={2}), failed)
+    assert len(data[0]["speech_lengths"]) == 3 and failed == ["2: no such file"]
+    alone = batches(Tones(unreadable={2}), failed, budget=6)  # a batch an utterance: the next stands in
+    assert all(len(alone[step]["speech_lengths"]) == 1 for step in range(8))
+    with pytest.raises(AudioError, match="neither it nor those after it hold any audio"):
+        batches(Tones(unreadable=range(4)), failed)[0]
+
+
+def test_an_unreadable_file_of_unknown_length_does_not_stop_the_reading(tmp_path):
+    gone = Utterance("gone", (str(tmp_path / "gone.wav"),), text="a")
+    features = WaveFeatures([gone, Utterance("there", ("x",), duration=1.0)], preset("phi4mm"))
+    assert features.frames == [1, 98]
+    with pytest.raises(AudioError, match="no such file"):
+        features.get(0, None)
+
+
+def test_the_command_says_a_workers_error_in_one_line():
+    from melcli.cli import _message
+
+    loader = torch.utils.data.DataLoader(batches(Tones(unreadable=range(4)), []), batch_size=None, num_workers=1)
+    with pytest.raises(AudioError) as caught:
+        next(iter(loader))
+    assert "Traceback" in str(caught.value)
+    assert _message(caught.value) == "training stops at batch 0: neither it nor those after it hold any audio that can be read"
+    assert _message(AudioError("a.wav: no such file")) == "a.wav: no such file"

@@ -59,7 +59,7 @@ def test_unexpected_tensors_are_named_and_counted(copy):
 
 
 def test_another_mel_is_refused(copy):
-    with pytest.raises(CheckpointError, match="mel specification is another: .*hop_length"):
+    with pytest.raises(CheckpointError, match=r"mel specification is another: .*hop_length"):
         checkpoint.load(str(copy), mel=preset("speecht5"))
     fields = json.loads((copy / "config.json").read_text())
     fields["mel"]["n_mels"] = -4

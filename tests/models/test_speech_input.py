@@ -109,5 +109,5 @@ def test_unknown_options_are_named():
         build_speech_input({"kind": "mel-conv", "chanels": 3}, 8, 80)
     with pytest.raises(ConfigError, match="not one of 2, 4, 8, 16"):
         build_speech_input({"kind": "mel-conv", "stride": 5}, 8, 80)
-    with pytest.raises(ConfigError, match="norm: 'globl' is unknown.*Did you mean 'global'"):
+    with pytest.raises(ConfigError, match=r"norm: 'globl' is unknown.*Did you mean 'global'"):
         build_speech_input({"kind": "mel-patch", "norm": "globl"}, 8, 80)

@@ -166,5 +166,5 @@ def test_options_that_cannot_be_are_named(recipe_file):
         Run(recipes.load(str(recipe_file), ["data.augment.sped=[1,2]"]), Path("nowhere"))
     with pytest.raises(ConfigError, match="exactly one of epochs and steps"):
         recipes.load(str(recipe_file), ["train.epochs=3"])
-    with pytest.raises(ConfigError, match="model.backbone"):
+    with pytest.raises(ConfigError, match=r"model\.backbone"):
         Run(recipes.load(str(recipe_file), ["model.backbone.model_type=lama"]), Path("nowhere"))

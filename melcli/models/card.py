@@ -1,0 +1,48 @@
+"""Model cards: what a folder of weights is, in Markdown, from facts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from melcli import __version__
+from melcli.models.speech_lm import SpeechLM
+from melcli.recipe import Recipe
+
+
+def model_card(recipe: Recipe, model: SpeechLM, hours: float, steps: int, chosen: str, rates: Mapping[str, float]) -> str:
+    """The README.md of a trained model. hours: of audio an epoch; rates: WER in percent by evaluation source."""
+    config, spec = model.config, model.config.mel_spec
+    count = sum(p.numel() for p in model.parameters())
+    sources = "\n".join(f"- `{s.source}`" + (f", {s.repeat:g} times an epoch" if s.repeat != 1 else "") for s in recipe.data.train)
+    limit = recipe.train.eval_limit
+    measured = "\n".join(f"| `{name}` | {rate:.2f} |" for name, rate in rates.items()) or "| none | |"
+    return f"""---
+library_name: melcli
+pipeline_tag: automatic-speech-recognition
+tags: [speech, mel-spectrogram, encoder-free]
+---
+# {recipe.name}
+
+{recipe.summary[:1].upper()}{recipe.summary[1:]}. A speech language model without a speech encoder: log-mel frames go through `{config.speech_input["kind"]}` into a
+{config.text_config.model_type} language model. Made with melcli {__version__}; `recipe.yaml` beside this file made it.
+
+| | |
+| --- | --- |
+| parameters | {count:,} |
+| mel | {spec.rate} Hz, {spec.n_mels} bins, {spec.frame_rate:g} frames a second |
+| speech attention | {config.speech_attention} |
+| training | {steps:,} steps of {recipe.train.tokens_per_batch:,} positions; {hours:.1f} h of audio an epoch |
+| weights | {chosen} |
+
+## Trained on
+
+{sources}
+
+## Measured
+
+Word error rates in percent during training, on at most {limit} utterances a source, normalised by `{recipe.data.text}`, greedy.
+
+| evaluation source | WER % |
+| --- | --- |
+{measured}
+"""
