@@ -90,7 +90,11 @@ def main() -> None:
     for name, batches in tensors.items():
         positions = sum(batch["documents"].numel() for batch in batches)
         real = sum(int((batch["documents"] > 0).sum()) for batch in batches)
-        rows[name] = {"tokens_per_second": round(real / spent[name]), "padding_percent": round(100 * (1 - real / positions), 2), "batches": len(batches)}
+        rows[name] = {
+            "tokens_per_second": round(real / spent[name]),
+            "padding_percent": round(100 * (1 - real / positions), 2),
+            "batches": len(batches),
+        }
     ratio = rows["packed"]["tokens_per_second"] / rows["padded, random order"]["tokens_per_second"]
     print(f"{len(items)} utterances of {min(lengths)} to {max(lengths)} positions, {sum(lengths)} in all; {run.decisions()['dtype']}\n")
     for name, row in rows.items():

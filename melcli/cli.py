@@ -151,7 +151,7 @@ def train(
         launch.join()
     from melcli.train import train as run
 
-    result = run(resolved, out, resume=resume, smoke=smoke, dry_run=dry_run)
+    result = run(resolved, out, resume=resume, smoke=smoke, dry_run=dry_run, offline=offline)
     if result is not None and launch.is_first():
         rates = "; ".join(f"{name} WER {rate:.2f} %" for name, rate in result.rates.items())
         console.note(f"weights kept: {result.chosen}" + (f": {rates}" if rates else ""))

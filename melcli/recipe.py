@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from melcli.config import Config
 
 
-class Section(BaseModel):
-    """Base of every part of a recipe: frozen, and a key that is not listed is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Section(Config):
+    """Base of every part of a recipe."""
 
 
 class Source(Section):
@@ -86,7 +86,7 @@ class TrainSection(Section):
     keep: int = Field(2, ge=1, description="checkpoints kept; the best by word error rate is always kept")
     average: int = Field(0, ge=0, description="average the last K evaluations' weights into the final model, if that is better")
     log_every: int = Field(20, gt=0)
-    log_to: tuple[str, ...] = ("tensorboard",)
+    log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     eval_limit: int = Field(200, gt=0, description="utterances a source that are decoded during training")
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from melcli.data.load import load_utterance
 from melcli.data.packing import BatchPlan
 from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError, ConfigError
+from melcli.files import write_text
 from melcli.models import checkpoint
 from melcli.models.card import model_card
 from melcli.models.hardware import DTYPES, pick_device, pick_dtype
@@ -61,7 +62,8 @@ class Evaluation:
         for name, (features, references) in self.sets.items():
             hypotheses = recognise(model, self.processor, [f.float() for f in features])
             texts = [self.clean(self.processor.text(h.tokens)) for h in hypotheses]
-            rates[name] = round(wer.score(references, texts).wer, 2)
+            rate = wer.score(references, texts).wer
+            rates[name] = round(rate, 2) if rate is not None else 0.0
         return rates
 
 
@@ -72,18 +74,19 @@ def _loader_worker(_: int) -> None:
 class Run:
     """A training that is set up and not yet started."""
 
-    def __init__(self, recipe: Recipe, out: Path) -> None:
+    def __init__(self, recipe: Recipe, out: Path, *, resuming: bool = False, offline: bool = False) -> None:
         self.recipe = recipe
         self.out = out
+        self.offline = offline
         t = recipe.train
-        self.data = setup.training_data(recipe.data, setup.reads_of(recipe.model))
-        self.tokenizer = self._tokenizer()
+        self.data = setup.training_data(recipe.data, setup.reads_of(recipe.model), offline)
+        self.tokenizer = self._tokenizer(resuming)
         self.model, self.processor = setup.build_model(recipe, self.tokenizer, self.data)
         self.encoder = self.processor.encoder(recipe.data.task)
         utterances = self.data.features.utterances
         self.text_ids = self.encoder.texts(utterances)
         lengths = self._lengths(utterances)
-        world = int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else 1
+        world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         self.plan = BatchPlan(
             lengths,
             fingerprint=self.data.fingerprint,
@@ -100,10 +103,10 @@ class Run:
         self.dtype, self.dtype_reason = pick_dtype(t.dtype, self.device)
         self.unreadable: set[str] = set()
 
-    def _tokenizer(self) -> Any:
-        """The run's own tokenizer where it was begun before, so that a resumed run cannot get another."""
+    def _tokenizer(self, resuming: bool) -> Any:
+        """The run's own tokenizer where it is resumed, so that it cannot get another."""
         folder = self.out / "tokenizer"
-        if (folder / "tokenizer.json").exists():
+        if resuming and (folder / "tokenizer.json").exists():
             from transformers import AutoTokenizer
 
             return AutoTokenizer.from_pretrained(folder)
@@ -205,7 +208,7 @@ class Run:
             disable_tqdm=True,
             save_strategy="steps",
         )
-        sets = setup.evaluation_sets(recipe.data, t.eval_limit)
+        sets = setup.evaluation_sets(recipe.data, t.eval_limit, self.offline)
         trainer = SpeechTrainer(
             model=self.model,
             args=args,
@@ -238,36 +241,40 @@ def _resume_from(out: Path, resume: str | None) -> Path | None:
 
 
 def train(
-    recipe: Recipe, out: Path | None = None, *, resume: str | None = None, smoke: int | None = None, dry_run: bool = False
+    recipe: Recipe, out: Path | None = None, *, resume: str | None = None, smoke: int | None = None, dry_run: bool = False, offline: bool = False
 ) -> TrainResult | None:
     """Train as the recipe says.
 
     out: folder of the run: `model/` (the result), `checkpoints/`, `snapshots/`, `recipe.yaml`. resume: `auto`, or a checkpoint folder.
-    smoke: stop after so many steps. dry_run: set everything up, say what was decided, run one batch, write nothing.
+    smoke: stop after so many steps. dry_run: set everything up, say what was decided, run one batch, write nothing. offline: download nothing.
+    Returns None where nothing was finished, and in all processes of a distributed training but the first.
     """
     transformers_logging.disable_progress_bar()  # of saving a file: our own lines say what goes on
     out = out or default_folder(recipe)
     start = None if dry_run else _resume_from(out, resume)
-    run = Run(recipe, out)
+    run = Run(recipe, out, resuming=start is not None, offline=offline)
     console.decided(run.decisions())
     if dry_run:
         _try_largest(run)
         return None
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.yaml").write_text(yaml_config.dump_yaml(recipe))
-    run.tokenizer.save_pretrained(out / "tokenizer")
     trainer = run.trainer(smoke)
+    if trainer.is_world_process_zero():
+        write_text(out / "recipe.yaml", yaml_config.dump_yaml(recipe))
+        run.tokenizer.save_pretrained(out / "tokenizer")
     if start is not None:
         console.note(f"resuming from {start}")
     trainer.train(resume_from_checkpoint=str(start) if start else None)
     if trainer.state.global_step < run.steps and not smoke:
         console.note(f"stopped at step {trainer.state.global_step} of {run.steps}; continue with --resume auto")
         return None
-    return finish(run, trainer)
+    result = finish(run, trainer) if trainer.is_world_process_zero() else None
+    trainer.accelerator.wait_for_everyone()
+    return result
 
 
 def _try_largest(run: Run) -> None:
     """One step with the largest batch: whether memory suffices is known before the training starts."""
+    setup.evaluation_sets(run.recipe.data, run.recipe.train.eval_limit, run.offline)
     dataset = run.dataset()
     largest = run.plan.largest()
     run.plan.locate = lambda step: (0, largest)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Every shipped recipe trains: a few steps of each on real or made recordings, its backbone a small checkpoint of the same family where it is a name."""
+"""Every shipped recipe trains: a few steps of each on real or made recordings; a backbone by hub name is a small checkpoint of its family."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from melcli.audio import io
 from melcli.models.tokenizer import train_tokenizer
 from melcli.train import train
 
-SMALL = ["train.steps=2", "train.tokens_per_batch=512", "train.log_to=[]", "train.eval_limit=2", "train.eval_every=2", "data.workers=0", "train.log_every=1"]
+SMALL = [
+    "train.steps=2",
+    "train.tokens_per_batch=512",
+    "train.log_to=[]",
+    "train.eval_limit=2",
+    "train.eval_every=2",
+    "data.workers=0",
+    "train.log_every=1",
+]
 
 
 def test_every_recipe_is_tried_here():
@@ -70,11 +78,22 @@ def test_librispeech_with_a_checkpoint_of_its_backbones_family(tmp_path):
         (chapter / "19-198.trans.txt").write_text("\n".join(lines) + "\n")
     tokenizer = train_tokenizer(["some words and a number one"] * 3, 60)
     config = Qwen3Config(
-        vocab_size=len(tokenizer) + 4, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=16, intermediate_size=64
+        vocab_size=len(tokenizer) + 4,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        intermediate_size=64,
     )
     Qwen3ForCausalLM(config).save_pretrained(tmp_path / "qwen")
     tokenizer.save_pretrained(tmp_path / "qwen")
-    overrides = [f"data.root={tmp_path / 'data'}", f"model.backbone={tmp_path / 'qwen'}", "model.speech_input.channels=8", "model.speech_input.hidden=16"]
+    overrides = [
+        f"data.root={tmp_path / 'data'}",
+        f"model.backbone={tmp_path / 'qwen'}",
+        "model.speech_input.channels=8",
+        "model.speech_input.hidden=16",
+    ]
     result = train(recipes.load("librispeech", [*overrides, "train.epochs=null", *SMALL]), tmp_path / "run")
     assert result is not None
     assert set(result.rates) == {"librispeech:dev-clean", "librispeech:dev-other"}

@@ -73,7 +73,8 @@ class Encoder:
         """Token ids of the target text of many utterances, in one go."""
         if not utterances:
             return []
-        return self.tokenizer([u.text or "" for u in utterances], add_special_tokens=False)["input_ids"]
+        # a transcript that happens to hold the text of a special token stays text
+        return self.tokenizer([u.text or "" for u in utterances], add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     def length(self, utterance: Utterance, patches: int, text_ids: list[int]) -> int:
         """Positions of the encoded sequence."""

@@ -61,5 +61,5 @@ class RoomyLayer(DynamicLayer):
 
 
 def roomy_cache(layers: int, reserve: int) -> Cache:
-    """A cache for a backbone of so many full-attention layers."""
+    """A cache for a backbone of so many attention layers, all of which see everything: our masks say so, whatever window the config names."""
     return Cache(layers=[RoomyLayer(reserve) for _ in range(layers)])

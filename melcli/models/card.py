@@ -23,8 +23,9 @@ tags: [speech, mel-spectrogram, encoder-free]
 ---
 # {recipe.name}
 
-{recipe.summary[:1].upper()}{recipe.summary[1:]}. A speech language model without a speech encoder: log-mel frames go through `{config.speech_input["kind"]}` into a
-{config.text_config.model_type} language model. Made with melcli {__version__}; `recipe.yaml` beside this file made it.
+{recipe.summary[:1].upper()}{recipe.summary[1:]}. A speech language model without a speech encoder: log-mel frames go through
+`{config.speech_input["kind"]}` into a {config.text_config.model_type} language model.
+Made by melcli {__version__} with the `recipe.yaml` beside this file.
 
 | | |
 | --- | --- |

@@ -6,9 +6,9 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -68,9 +68,12 @@ def save(
     processor.save_pretrained(partial)
     for name, content in (extra or {}).items():
         (partial / name).write_text(content)
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        shutil.rmtree(folder)
+        os.replace(folder, old)
     os.replace(partial, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def load_config(folder: Path) -> SpeechLMConfig:
@@ -82,16 +85,36 @@ def load_config(folder: Path) -> SpeechLMConfig:
         raise CheckpointError(f"{folder}: no config.json, so this is not a checkpoint") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{path}: holds no JSON object")
     if fields.get("model_type") != "speech_lm":
         raise CheckpointError(
             f"{path}: model_type is {fields.get('model_type')!r}, not 'speech_lm'; `melcli finetune --from` starts from other models"
         )
     try:
         config = SpeechLMConfig.from_dict(fields)
-        _ = config.mel_spec
+        spec = config.mel_spec
     except Exception as error:
-        raise CheckpointError(f"{path}: {str(error).splitlines()[0]}") from None
+        raise CheckpointError(f"{path}: {_first_line(error)}") from None
+    _compare_processor(folder, spec)
     return config
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _compare_processor(folder: Path, spec: MelSpec) -> None:
+    """The mel of the model and that of its processor are written together; where they differ one of them was changed by hand."""
+    path = folder / "processor_config.json"
+    try:
+        theirs = MelSpec.model_validate(json.loads(path.read_text())["mel"])
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({_first_line(error)})") from None
+    if difference := spec.difference(theirs):
+        raise CheckpointError(f"{folder}: config.json and processor_config.json disagree on the mel specification: {difference}")
 
 
 def load(
@@ -109,8 +132,11 @@ def load(
         if difference:
             raise CheckpointError(f"{folder}: its mel specification is another: {difference}")
     tensors = read_tensors(folder)
-    with torch.device("meta"):
-        model = SpeechLM(config)
+    try:
+        with init_empty_weights():  # of the parameters; buffers that no checkpoint holds, such as rotary frequencies, are computed
+            model = SpeechLM(config)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{folder}: its config.json describes no possible model: {_first_line(error)}") from None
     assign(model, tensors, folder, dtype, device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -147,7 +173,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of one safetensors file. Raises CheckpointError."""
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118: a safetensors file is no mapping
+            return {key: file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error}); pickles are never opened") from None
 
@@ -172,17 +198,7 @@ def assign(model: SpeechLM, tensors: dict[str, Tensor], folder: Path, dtype: tor
     cast = {name: _cast(name, tensor, dtype).to(device) for name, tensor in tensors.items()}
     model.load_state_dict(cast, strict=False, assign=True)
     model.tie_weights()
-    rebuild_buffers(model, device)
-
-
-def rebuild_buffers(model: SpeechLM, device: str) -> None:
-    """Compute the buffers that no checkpoint holds (rotary frequencies), which the meta device left empty."""
-    for module in model.modules():
-        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
-            config: Any = getattr(module, "config", None)
-            fresh = type(module)(config)
-            for name, buffer in fresh.named_buffers(recurse=False):
-                setattr(module, name, buffer.to(device))
+    model.to(device)
 
 
 def average(paths: list[Path]) -> dict[str, Tensor]:

@@ -7,8 +7,8 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig
 
 from melcli.audio.mel_spec import MelSpec, preset
+from melcli.data.tasks import SPEECH as SPEECH_TOKEN
 
-SPEECH_TOKEN = "<|speech|>"
 STOP_TOKEN = "<|end|>"
 PAD_TOKEN = "<|pad|>"
 UNKNOWN_TOKEN = "<|unk|>"
@@ -43,7 +43,6 @@ class SpeechLMConfig(PretrainedConfig):
         ce_weight: float = 1.0,
         label_smoothing: float = 0.0,
         prompt: str = SPEECH_TOKEN,
-        text_style: str = "plain",
         speech_token_id: int = 0,
         stop_token_ids: list[int] | None = None,
         pad_token_id: int = 0,
@@ -63,7 +62,6 @@ class SpeechLMConfig(PretrainedConfig):
         self.ce_weight = ce_weight
         self.label_smoothing = label_smoothing
         self.prompt = prompt
-        self.text_style = text_style
         self.speech_token_id = speech_token_id
         self.stop_token_ids = stop_token_ids or []
         self.max_seconds = max_seconds

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicCache
 
 from melcli.models.cache import roomy_cache
+from melcli.models.masks import additive
 from melcli.models.speech_lm import SpeechLM
 
 COMPACT_AT = 0.75  # finished rows leave the batch once fewer than this share is still at work
@@ -93,7 +93,7 @@ class _Rows:
         self.model = model
         self.backbone = model.llm.get_decoder()
         self.head = model.get_output_embeddings()
-        self.cache = _cache(model, room)
+        self.cache = roomy_cache(model.config.text_config.num_hidden_layers, room)
         out = model(
             input_ids=input_ids_BL,
             attention_mask=valid_BL,
@@ -112,6 +112,8 @@ class _Rows:
         """Feed one token a row and compute what comes next."""
         self.held += 1
         mask = self.valid_BL[:, None, None, : self.held]
+        if self.model.llm.config._attn_implementation == "eager":
+            mask = additive(mask, self.model.dtype)
         out = self.backbone(
             inputs_embeds=self.model.get_input_embeddings()(tokens_B[:, None]),
             attention_mask=mask,
@@ -130,15 +132,6 @@ class _Rows:
     def select(self, rows: Tensor) -> None:
         self.cache.reorder_cache(rows)
         self.valid_BL, self.next_B, self.logits_BV = self.valid_BL[rows], self.next_B[rows], self.logits_BV[rows]
-
-
-def _cache(model: SpeechLM, room: int) -> Cache:
-    """Room reserved where every layer attends to everything; the backbone's own kind of cache elsewhere."""
-    text = model.config.text_config
-    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
-    if kinds == {"full_attention"} and not getattr(text, "sliding_window", None):
-        return roomy_cache(text.num_hidden_layers, room)
-    return DynamicCache(config=text)
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

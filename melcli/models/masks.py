@@ -33,3 +33,8 @@ def packed_mask(documents_BL: Tensor, is_speech_BL: Tensor, bidirectional: bool)
 def padded_mask(valid_BL: Tensor, is_speech_BL: Tensor, bidirectional: bool) -> Tensor:
     """The same for one document a row, padded on either side: valid_BL is 1 where a position is real."""
     return packed_mask(valid_BL.long(), is_speech_BL & valid_BL.bool(), bidirectional)
+
+
+def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """The mask as something to add to attention scores, which transformers' eager attention does with whatever it is given."""
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, torch.finfo(dtype).min)

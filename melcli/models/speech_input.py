@@ -55,6 +55,8 @@ class MelPatch(SpeechInput):
 
     def __init__(self, width: int, n_mels: int, *, patch: int = 8, norm: str = "utterance", bias: bool = True) -> None:
         super().__init__()
+        if not isinstance(patch, int) or patch < 1:
+            raise ConfigError(f"model.speech_input.patch: {patch!r} is not a number of frames of at least 1")
         self.stride = patch
         self.normalise = build_normaliser(norm, n_mels)
         self.proj = nn.Linear(patch * n_mels, width, bias=bias)

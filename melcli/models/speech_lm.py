@@ -15,7 +15,7 @@ from transformers.modeling_outputs import ModelOutput
 
 from melcli.models.config import SpeechLMConfig
 from melcli.models.losses import IGNORE, ctc_loss, next_token_loss
-from melcli.models.masks import packed_mask, padded_mask
+from melcli.models.masks import additive, packed_mask, padded_mask
 from melcli.models.speech_input import SpeechInput, build_speech_input
 
 
@@ -49,7 +49,8 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         n_mels = config.mel_spec.n_mels
         self.speech_input: SpeechInput = build_speech_input(config.speech_input, config.hidden_size, n_mels)
         self.ctc_head = nn.Linear(config.hidden_size, config.ctc_rate * config.ctc_classes) if config.ctc_weight > 0 else None
-        self._tied_weights_keys = {f"llm.{key}": f"llm.{source}" for key, source in (getattr(self.llm, "_tied_weights_keys", None) or {}).items()}
+        tied = getattr(self.llm, "_tied_weights_keys", None) if config.text_config.tie_word_embeddings else None
+        self._tied_weights_keys = {f"llm.{key}": f"llm.{source}" for key, source in (tied or {}).items()}
         for module in self.speech_input.modules():
             module._keeps_its_init = True
         self.post_init()
@@ -115,6 +116,8 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
             attention_mask = padded_mask(attention_mask, at_speech, two_way)
         elif speech is not None and two_way:
             attention_mask = padded_mask(torch.ones_like(input_ids), at_speech, True)
+        if self.llm.config._attn_implementation == "eager" and attention_mask is not None and attention_mask.dtype == torch.bool:
+            attention_mask = additive(attention_mask, x_BLD.dtype)
         backbone = self.llm.get_decoder() if hasattr(self.llm, "get_decoder") else self.llm.base_model
         out = backbone(
             inputs_embeds=x_BLD,
@@ -141,7 +144,9 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         loss = self.config.ce_weight * ce
         ctc = None
         if ctc_logits is not None and ctc_targets is not None and len(ctc_lengths):
-            ctc = ctc_loss(ctc_logits, patches_U * self.config.ctc_rate, ctc_targets, ctc_lengths, ctc_targets.numel() if ctc_count is None else ctc_count)
+            ctc = ctc_loss(
+                ctc_logits, patches_U * self.config.ctc_rate, ctc_targets, ctc_lengths, ctc_targets.numel() if ctc_count is None else ctc_count
+            )
             loss = loss + self.config.ctc_weight * ctc
         return SpeechLMOutput(loss=loss, ce=ce.detach(), ctc=None if ctc is None else ctc.detach(), ctc_logits=ctc_logits)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from melcli import console
 
 
 class Meter:
-    """Counts what went through the model since it was last read."""
+    """Counts what went through the model since it was last read. Sums stay tensors, so that counting never waits for a GPU."""
 
     def __init__(self) -> None:
         self.reset()
@@ -19,19 +20,24 @@ class Meter:
     def reset(self) -> None:
         """Start counting anew."""
         self.started = time.perf_counter()
-        self.steps = self.tokens = self.positions = 0
-        self.waited = self.ce = self.ctc = self.loss = 0.0
+        self.positions = 0
+        self.waited = 0.0
+        self.sums: dict[str, Tensor | float] = {"tokens": 0.0, "loss": 0.0, "ce": 0.0, "ctc": 0.0}
 
-    def rates(self) -> dict[str, float]:
-        """Means and rates since the last reset; padding and waiting in percent."""
+    def add(self, documents: Tensor, loss: Tensor, ce: Tensor, ctc: Tensor | None) -> None:
+        """Count one batch; documents is 0 where there is padding."""
+        self.positions += documents.numel()
+        found = {"tokens": (documents > 0).sum(), "loss": loss, "ce": ce, "ctc": 0.0 if ctc is None else ctc}
+        self.sums = {name: total + found[name] for name, total in self.sums.items()}
+
+    def rates(self, steps: int) -> dict[str, float]:
+        """Means over so many optimiser steps and rates since the last reset; padding and waiting in percent."""
         seconds = max(time.perf_counter() - self.started, 1e-9)
-        steps = max(self.steps, 1)
+        sums = {name: float(total) for name, total in self.sums.items()}
         return {
-            "loss": self.loss / steps,
-            "ce": self.ce / steps,
-            "ctc": self.ctc / steps,
-            "tokens_per_second": self.tokens / seconds,
-            "padding_percent": 100 * (1 - self.tokens / max(self.positions, 1)),
+            **{name: sums[name] / max(steps, 1) for name in ("loss", "ce", "ctc")},
+            "tokens_per_second": sums["tokens"] / seconds,
+            "padding_percent": 100 * (1 - sums["tokens"] / max(self.positions, 1)),
             "data_wait_percent": 100 * self.waited / seconds,
         }
 

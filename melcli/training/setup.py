@@ -67,7 +67,7 @@ def _keep(utterance: Utterance, data: DataSection, text: str, speech: bool) -> s
     return None
 
 
-def training_data(data: DataSection, reads: str) -> TrainingData:
+def training_data(data: DataSection, reads: str, offline: bool = False) -> TrainingData:
     """All training sources, read and filtered. reads: what the speech input takes, `mel` or `wave`."""
     spec = preset(data.mel)
     root = Path(data.root)
@@ -82,7 +82,7 @@ def training_data(data: DataSection, reads: str) -> TrainingData:
         shards = _shards(source, spec)
         if shards is not None and reads == "wave":
             raise ConfigError(f"data.train: {entry.source} holds mel features, and model.speech_input raw-frame reads waveforms")
-        utterances = shards.utterances if shards else read_source(source, root=root)
+        utterances = shards.utterances if shards else read_source(source, root=root, offline=offline)
         texts = [clean(u.text) if u.text else "" for u in utterances]
         kept = []
         for i, (utterance, text) in enumerate(zip(utterances, texts, strict=True)):
@@ -129,11 +129,11 @@ def with_text(utterance: Utterance, text: str) -> Utterance:
     return utterance if utterance.text == text else replace(utterance, text=text)
 
 
-def evaluation_sets(data: DataSection, limit: int) -> dict[str, list[Utterance]]:
+def evaluation_sets(data: DataSection, limit: int, offline: bool = False) -> dict[str, list[Utterance]]:
     """Evaluation utterances by source, spread evenly over each source where there are more than `limit`."""
     sets: dict[str, list[Utterance]] = {}
     for entry in data.eval:
-        utterances = [u for u in _utterances(entry, data) if u.text and (u.duration or 0) <= data.max_seconds]
+        utterances = [u for u in _utterances(entry, data, offline) if u.text and (u.duration or 0) <= data.max_seconds]
         if not utterances:
             raise ConfigError(f"data.eval: {entry.source} holds no utterance with text within data.max_seconds")
         step = max(1, len(utterances) // limit)
@@ -141,9 +141,9 @@ def evaluation_sets(data: DataSection, limit: int) -> dict[str, list[Utterance]]
     return sets
 
 
-def _utterances(entry: Source, data: DataSection) -> Sequence[Utterance]:
+def _utterances(entry: Source, data: DataSection, offline: bool) -> Sequence[Utterance]:
     root = Path(data.root)
-    return read_source(locate(entry.source, root), root=root)
+    return read_source(locate(entry.source, root), root=root, offline=offline)
 
 
 def build_tokenizer(model: ModelSection, texts: Sequence[str]) -> object:
@@ -195,13 +195,15 @@ def build_model(recipe: Recipe, tokenizer: object, data: TrainingData | None) ->
         ce_weight=section.ce_weight,
         label_smoothing=section.label_smoothing,
         prompt=section.prompt,
-        text_style=recipe.data.text,
         speech_token_id=tokenizer.convert_tokens_to_ids(SPEECH_TOKEN),
         stop_token_ids=[tokenizer.convert_tokens_to_ids(STOP_TOKEN)],
         pad_token_id=tokenizer.pad_token_id,
         max_seconds=recipe.data.max_seconds,
     )
-    model = SpeechLM(config)
+    try:
+        model = SpeechLM(config)
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise ConfigError(f"model.backbone describes no possible model: {(str(error).splitlines() or ['?'])[0][:200]}") from None
     if isinstance(section.backbone, str):
         model.llm = AutoModelForCausalLM.from_pretrained(section.backbone, dtype=torch.float32)
     if len(tokenizer) > model.config.vocab_size:
@@ -209,10 +211,20 @@ def build_model(recipe: Recipe, tokenizer: object, data: TrainingData | None) ->
         config.text_config = model.llm.config
     if section.init:
         folder = checkpoint.resolve(section.init)
+        _compare(config, checkpoint.load_config(folder), section.init)
         checkpoint.assign(model, checkpoint.read_tensors(folder), folder, torch.float32, "cpu")
     elif data is not None and isinstance(model.speech_input.normalise if hasattr(model.speech_input, "normalise") else None, GlobalNorm):
         model.speech_input.normalise.set(*statistics(data.features))
     return model, SpeechLMProcessor.of(config, tokenizer, model.speech_input.stride, model.speech_input.reads)
+
+
+def _compare(ours: SpeechLMConfig, theirs: SpeechLMConfig, init: str) -> None:
+    """What weights to start from must agree on, beyond their shapes. Raises ConfigError."""
+    if difference := ours.mel_spec.difference(theirs.mel_spec):
+        raise ConfigError(f"data.mel: the features differ from those of model.init {init}: {difference}")
+    for name in ("prompt", "speech_attention", "ctc_rate"):
+        if getattr(ours, name) != getattr(theirs, name):
+            raise ConfigError(f"model.{name}: {getattr(ours, name)!r} here, but {getattr(theirs, name)!r} in model.init {init}")
 
 
 def _ctc_alphabet(section: ModelSection, data: TrainingData | None) -> str | None:

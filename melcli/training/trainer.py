@@ -30,6 +30,9 @@ class SpeechTrainer(Trainer):
     def __init__(self, *args: Any, evaluate_by_decoding: Evaluate, snapshots: Path, keep: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False
+        self.loss_is_scaled_for_ga = True  # compute_loss divides by the targets of the whole step
+        self._counts: dict[str, Tensor] = {}
+        self._logged_at = 0
         self.evaluate_by_decoding = evaluate_by_decoding
         self.snapshots = Snapshots(snapshots, keep)
         self.meter = Meter()
@@ -43,23 +46,31 @@ class SpeechTrainer(Trainer):
         began = time.perf_counter()
         samples = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.meter.waited += time.perf_counter() - began
+        self._counts = self._targets(samples[0], device)
         return samples
+
+    def _targets(self, batches: list[dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
+        """Targets of a whole optimiser step over all its batches and ranks, divided by the ranks, whose gradients are averaged."""
+        labels = sum(int((batch["labels"] >= 0).sum()) for batch in batches)
+        ctc = sum(batch["ctc_targets"].numel() for batch in batches if "ctc_targets" in batch)
+        counts = torch.tensor([labels, ctc], device=device, dtype=torch.float32)
+        world = self.accelerator.num_processes
+        if world > 1:
+            counts = self.accelerator.reduce(counts, "sum") / world
+        counts = counts.clamp_min(1)
+        return {"target_count": counts[0], "ctc_count": counts[1]}
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Any:
-        outputs = model(**inputs)
-        self.meter.steps += 1
-        self.meter.tokens += int((inputs["documents"] > 0).sum())
-        self.meter.positions += inputs["documents"].numel()
-        self.meter.loss += float(outputs.loss.detach())
-        self.meter.ce += float(outputs.ce)
-        self.meter.ctc += float(outputs.ctc) if outputs.ctc is not None else 0.0
+        outputs = model(**inputs, **self._counts)
+        self.meter.add(inputs["documents"], outputs.loss.detach(), outputs.ce, outputs.ctc)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "grad_norm" in logs:
-            logs = {**logs, **self.meter.rates()}
+            logs = {**logs, **self.meter.rates(self.state.global_step - self._logged_at)}
+            self._logged_at = self.state.global_step
             self.meter.reset()
         super().log(logs, start_time)
 
