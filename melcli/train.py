@@ -215,6 +215,7 @@ class Run:
             train_dataset=self.dataset(),
             eval_dataset=[] if sets else None,
             data_collator=only,
+            processing_class=self.processor,
             evaluate_by_decoding=Evaluation(sets, self.processor, recipe.data.text),
             snapshots=self.out / "snapshots",
             keep=t.average,

@@ -20,7 +20,7 @@ class Meter:
     def reset(self) -> None:
         """Start counting anew."""
         self.started = time.perf_counter()
-        self.positions = 0
+        self.steps = self.positions = 0  # of the optimiser; in the model, padding included
         self.waited = 0.0
         self.sums: dict[str, Tensor | float] = {"tokens": 0.0, "loss": 0.0, "ce": 0.0, "ctc": 0.0}
 
@@ -30,12 +30,12 @@ class Meter:
         found = {"tokens": (documents > 0).sum(), "loss": loss, "ce": ce, "ctc": 0.0 if ctc is None else ctc}
         self.sums = {name: total + found[name] for name, total in self.sums.items()}
 
-    def rates(self, steps: int) -> dict[str, float]:
-        """Means over so many optimiser steps and rates since the last reset; padding and waiting in percent."""
+    def rates(self) -> dict[str, float]:
+        """Means over steps and rates since the last reset; padding and waiting in percent."""
         seconds = max(time.perf_counter() - self.started, 1e-9)
         sums = {name: float(total) for name, total in self.sums.items()}
         return {
-            **{name: sums[name] / max(steps, 1) for name in ("loss", "ce", "ctc")},
+            **{name: sums[name] / max(self.steps, 1) for name in ("loss", "ce", "ctc")},
             "tokens_per_second": sums["tokens"] / seconds,
             "padding_percent": 100 * (1 - sums["tokens"] / max(self.positions, 1)),
             "data_wait_percent": 100 * self.waited / seconds,

@@ -32,7 +32,6 @@ class SpeechTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the targets of the whole step
         self._counts: dict[str, Tensor] = {}
-        self._logged_at = 0
         self.evaluate_by_decoding = evaluate_by_decoding
         self.snapshots = Snapshots(snapshots, keep)
         self.meter = Meter()
@@ -46,6 +45,7 @@ class SpeechTrainer(Trainer):
         began = time.perf_counter()
         samples = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.meter.waited += time.perf_counter() - began
+        self.meter.steps += 1
         self._counts = self._targets(samples[0], device)
         return samples
 
@@ -69,8 +69,7 @@ class SpeechTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "grad_norm" in logs:
-            logs = {**logs, **self.meter.rates(self.state.global_step - self._logged_at)}
-            self._logged_at = self.state.global_step
+            logs = {**logs, **self.meter.rates()}
             self.meter.reset()
         super().log(logs, start_time)
 

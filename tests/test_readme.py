@@ -1,0 +1,61 @@
+"""Every melcli command of the README runs as it is written, in a folder that holds the files it names; trainings are only tried (`--dry-run`)."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from melcli import registry
+from melcli.audio import io
+
+ROOT = Path(__file__).resolve().parent.parent
+CLIPS = sorted((Path(registry.__file__).parent / "assets" / "clips").glob("*.wav"))
+COMMANDS = [match.group(1).split("  #")[0].strip() for match in re.finditer(r"^    (melcli .*)$", (ROOT / "README.md").read_text(), re.M)]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory) -> Path:
+    """Where the README's reader sits: a talk, interviews, a manifest, results, recipes and LibriSpeech."""
+    import soundfile
+
+    folder = tmp_path_factory.mktemp("desk")
+    wave = io.load(CLIPS[0], 16000)
+    text = CLIPS[0].with_suffix(".txt").read_text().strip()
+    soundfile.write(folder / "talk.mp3", wave.numpy(), 16000)
+    (folder / "interviews" / "deep").mkdir(parents=True)
+    shutil.copy(CLIPS[0], folder / "interviews" / "one.wav")
+    shutil.copy(CLIPS[0], folder / "interviews" / "deep" / "two.wav")
+    shutil.copytree(ROOT / "recipes", folder / "recipes")
+    (folder / "dev.jsonl").write_text(json.dumps({"audio": "talk.mp3", "text": text}) + "\n")
+    (folder / "results.jsonl").write_text(json.dumps({"text": "a b c", "pred_text": "a b d"}) + "\n")
+    chapter = folder / "data" / "LibriSpeech" / "dev-clean" / "84" / "121123"
+    chapter.mkdir(parents=True)
+    io.save(chapter / "84-121123-0000.wav", wave, 16000)
+    (chapter / "84-121123.trans.txt").write_text(f"84-121123-0000 {text.upper()}\n")
+    return folder
+
+
+def test_the_readme_has_commands():
+    assert len(COMMANDS) > 8
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_readme_command(command, desk, request):
+    words = shlex.split(command)
+    if words[1] == "train":
+        shared = request.getfixturevalue("shared_data")
+        words = [f"data.root={shared}" if word.startswith("data.root=") else word for word in words]
+        words += [] if "--dry-run" in words else ["--dry-run"]
+    elif ".." in command or ("librispeech:" in command and words[1] == "score"):
+        pytest.skip("scores real recordings, which tests/test_tiny_en.py does on fewer")
+    elif words[1] == "featurize":
+        words += ["--root", "data"]
+    run = subprocess.run([sys.executable, "-m", "melcli.cli", *words[1:]], cwd=desk, capture_output=True, text=True, timeout=200, check=False)
+    assert run.returncode == 0, run.stderr
