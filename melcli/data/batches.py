@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from melcli.data.collate import pack
 from melcli.data.features import Joined
-from melcli.data.packing import BatchPlan
+from melcli.data.packing import BatchPlan, balanced
 from melcli.data.tasks import Encoder, Example
 from melcli.errors import AudioError
 
@@ -21,6 +21,7 @@ SPARE_BATCHES = 20  # that are tried in place of one of which no file can be rea
 class TrainingBatches(Dataset):
     """Batch number `step` of the whole training.
 
+    Rows are as the plan has them, unless augmentation changed lengths: then the batch's utterances are shared out among its rows anew.
     Each utterance draws its augmentation from a generator seeded by (seed, batch, place in the batch), so a batch does not depend on which
     worker makes it or on what was made before, and an utterance that an epoch holds twice is heard differently. One whose audio cannot be
     read is left out of its batch and `on_failure` is told; for a batch of nothing else the next one stands in.
@@ -60,19 +61,25 @@ class TrainingBatches(Dataset):
 
     def _rows(self, step: int) -> list[list[tuple[Example, Tensor | None]]]:
         _, rows = self.plan.locate(step)
-        packed = []
+        examples: list[tuple[Example, Tensor | None]] = []
+        planned: list[list[int]] = []
         place = 0
+        as_planned = True
         for row in rows:
-            examples = []
+            planned.append([])
             for index in row:
                 place += 1
                 try:
-                    examples.append(self._example(index, step, place))
+                    example = self._example(index, step, place)
                 except AudioError as error:
                     self.on_failure(str(error))
-            if examples:
-                packed.append(examples)
-        return packed
+                    continue
+                as_planned &= len(example[0].input_ids) == self.plan.lengths[index]
+                planned[-1].append(len(examples))
+                examples.append(example)
+        if not as_planned:  # a change of speed changes lengths, which the plan does not know: share them out anew among as many rows
+            planned = balanced([len(example.input_ids) for example, _ in examples], len(rows))
+        return [[examples[i] for i in row] for row in planned if row]
 
     def _example(self, index: int, step: int, place: int) -> tuple[Example, Tensor | None]:
         utterance = self.features.utterances[index]

@@ -17,6 +17,17 @@ POOL_BATCHES = 16
 Batch = tuple[tuple[int, ...], ...]  # rows of utterance indices
 
 
+def balanced(lengths: Sequence[int], rows: int) -> list[list[int]]:
+    """Indices in at most so many rows of like length: each, longest first, joins the row that is shortest so far."""
+    filled: list[list[int]] = [[] for _ in range(rows)]
+    used = [0] * rows
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        row = used.index(min(used))
+        filled[row].append(index)
+        used[row] += lengths[index]
+    return [row for row in filled if row]
+
+
 class BatchPlan:
     """lengths: positions of each utterance. repeats: how often each is drawn an epoch; a fraction is a chance, drawn anew each epoch.
 

@@ -13,7 +13,7 @@ from melcli.audio.mel_spec import preset
 from melcli.data.batches import TrainingBatches
 from melcli.data.collate import pack
 from melcli.data.features import WaveFeatures
-from melcli.data.packing import BatchPlan
+from melcli.data.packing import BatchPlan, balanced
 from melcli.data.tasks import Encoder, asr, text
 from melcli.data.utterance import Utterance
 from melcli.errors import AudioError
@@ -88,6 +88,15 @@ def test_a_curriculum_begins_with_the_early_ones():
     for epoch, allowed in ((0, early), (1, early), (2, [True] * len(LENGTHS))):
         drawn = {i for batch in plan.batches(epoch) for row in batch for i in row}
         assert drawn == {i for i, ok in enumerate(allowed) if ok}
+
+
+def test_balanced_rows_hold_everything_once_and_differ_little():
+    lengths = LENGTHS[:40]
+    rows = balanced(lengths, 8)
+    assert sorted(i for row in rows for i in row) == list(range(40))
+    widths = [sum(lengths[i] for i in row) for row in rows]
+    assert 1 - sum(widths) / (len(widths) * max(widths)) < 0.04
+    assert balanced([5, 3], 4) == [[0], [1]]
 
 
 def encoder(task, prompt="<|speech|><|transcribe|>"):
