@@ -193,7 +193,7 @@ def transcribe(
             console.note(f"{len(inputs.items) - len(todo)} of {len(inputs.items)} are done already and skipped")
         transcripts = iter(())
         if todo:
-            from melcli.models.generate import Beam
+            from melcli.models.beam import Beam
             from melcli.transcribe import Transcriber
 
             strategy = Beam(beam) if beam > 1 else None
@@ -345,7 +345,3 @@ def _abandon_stdout() -> None:
             sys.stdout.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-if __name__ == "__main__":
-    main()

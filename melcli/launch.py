@@ -60,7 +60,7 @@ def launch(devices: int, arguments: Sequence[str]) -> int:
     try:
         for rank in range(devices):
             quiet = ["--quiet"] if rank and "--quiet" not in arguments else []
-            command = [sys.executable, "-m", "melcli.cli", *(a for a in arguments if not (rank and a == "--verbose")), *quiet]
+            command = [sys.executable, "-m", "melcli", *(a for a in arguments if not (rank and a == "--verbose")), *quiet]
             workers.append(subprocess.Popen(command, env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}))
         return _wait(workers)
     finally:

@@ -19,7 +19,8 @@ from melcli.data.load import load_utterance
 from melcli.errors import AudioError, UsageError
 from melcli.inputs import AudioInput
 from melcli.models import checkpoint
-from melcli.models.generate import Beam, Greedy, Sample
+from melcli.models.beam import Beam
+from melcli.models.generate import Greedy, Sample
 from melcli.models.hardware import pick_device, pick_dtype
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recognise import recognise

@@ -15,7 +15,7 @@ from melcli import launch
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in for the interpreter that `launch` starts: it runs the Python file that the first argument after `-m melcli.cli` names."""
+    """A stand-in for the interpreter that `launch` starts: it runs the Python file that the first argument after `-m melcli` names."""
     runner = tmp_path / "python"
     runner.write_text(f'#!/bin/sh\nshift 2\nexec {sys.executable} "$@"\n')
     runner.chmod(0o755)

@@ -57,5 +57,5 @@ def test_readme_command(command, desk, request):
         pytest.skip("scores real recordings, which tests/test_tiny_en.py does on fewer")
     elif words[1] == "featurize":
         words += ["--root", "data"]
-    run = subprocess.run([sys.executable, "-m", "melcli.cli", *words[1:]], cwd=desk, capture_output=True, text=True, timeout=200, check=False)
+    run = subprocess.run([sys.executable, "-m", "melcli", *words[1:]], cwd=desk, capture_output=True, text=True, timeout=200, check=False)
     assert run.returncode == 0, run.stderr

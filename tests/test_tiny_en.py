@@ -47,7 +47,7 @@ def test_bundled_clips(transcriber, clip):
 
 
 def test_the_demo_command_prints_transcripts_and_decisions():
-    run = subprocess.run([sys.executable, "-m", "melcli.cli", "transcribe", *map(str, CLIPS)], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-m", "melcli", "transcribe", *map(str, CLIPS)], capture_output=True, text=True, check=True)
     assert len(run.stdout.strip().splitlines()) == len(CLIPS)
     for word in ("device", "dtype", "model", "attention", "mel"):
         assert word in run.stderr

@@ -17,6 +17,7 @@ from melcli.audio.mel_spec import MelSpec
 from melcli.data import tasks
 from melcli.data.utterance import Utterance
 from melcli.models.config import SPEECH_TOKEN, SpeechLMConfig
+from melcli.models.draft import ctc_greedy
 
 
 class SpeechLMProcessor(ProcessorMixin):
@@ -46,6 +47,7 @@ class SpeechLMProcessor(ProcessorMixin):
         self.prompt = prompt
         self.stop_token_ids = list(stop_token_ids)
         self.ctc_alphabet = ctc_alphabet
+        self._spelt: dict[tuple[int, bool], Sequence[int]] = {}
 
     @classmethod
     def of(cls, config: SpeechLMConfig, tokenizer: Any, stride: int, reads: str) -> SpeechLMProcessor:
@@ -90,6 +92,25 @@ class SpeechLMProcessor(ProcessorMixin):
             "speech": torch.cat(features),
             "speech_lengths": torch.tensor([len(f) for f in features]),
         }
+
+    def drafts(self, ctc_logits_TC: Tensor, frames_U: Tensor) -> list[list[int]]:
+        """What the CTC head hears in each utterance, as tokens: see `melcli.models.draft`."""
+        heard = ctc_greedy(ctc_logits_TC, frames_U)
+        if self.ctc_alphabet is None:
+            return heard
+        texts = [" ".join("".join(self.ctc_alphabet[c] for c in classes).split()) for classes in heard]
+        return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    def spell(self, token: int, first: bool) -> Sequence[int]:
+        """The CTC head's classes that a token stands for inside a text, or at its beginning."""
+        if self.ctc_alphabet is None:
+            return (token,)
+        if (token, first) not in self._spelt:
+            anchor = self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize("a"))[:1]
+            piece = self.tokenizer.decode([*anchor, token], skip_special_tokens=True)[len(self.tokenizer.decode(anchor)) :]
+            piece = piece.lstrip() if first else piece
+            self._spelt[token, first] = [i for i in map(self.ctc_alphabet.find, piece) if i >= 0]
+        return self._spelt[token, first]
 
     def text(self, tokens: Sequence[int]) -> str:
         """Token ids to text, special tokens left out."""

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from melcli.models.generate import Beam, Greedy, Hypothesis, Sample, decode
+from melcli.models.beam import Beam
+from melcli.models.generate import Greedy, Sample, decode
+from melcli.models.hypothesis import Hypothesis
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
 
@@ -59,6 +61,8 @@ def recognise(
             torch.tensor([len(f) for f in chosen], device=model.device),
             [token_limit(len(f) / second) for f in chosen],
             strategy,
+            processor.drafts,
+            processor.spell,
         )
         for i, hypothesis in zip(batch, hypotheses, strict=True):
             found[i] = hypothesis

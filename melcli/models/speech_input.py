@@ -68,6 +68,26 @@ class MelPatch(SpeechInput):
         return self.proj(spaced.reshape(-1, self.stride * mel_FM.shape[-1]).to(self.proj.weight.dtype)), patches_U
 
 
+LEAN_CHANNELS = 64  # up to here a processor is faster with the two forms below: they do more arithmetic in fewer, larger multiplications
+
+
+def first_convolution(x_1TM: Tensor, layer: nn.Conv2d) -> Tensor:
+    """A convolution (3x3, stride 2, padding 1) of one input channel, [1, 1, T, M] to [1, C, T/2, M/2], as one matrix product.
+
+    Nothing asks for the gradient of features, and the product's other gradient is several times faster than the convolution's.
+    """
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x_1TM.dtype
+    windows = F.pad(x_1TM[0, 0].to(dtype), (1, 1, 1, 1)).unfold(0, 3, 2).unfold(1, 3, 2).flatten(2)
+    return F.linear(windows, layer.weight.flatten(1), layer.bias).permute(2, 0, 1)[None]
+
+
+def merged_convolution(x_CTM: Tensor, depthwise: nn.Conv2d, pointwise: nn.Conv2d) -> Tensor:
+    """pointwise(depthwise(x)) as one dense convolution, whose weights are the products of theirs: exact, as nothing lies between them."""
+    weight = pointwise.weight * depthwise.weight.transpose(0, 1)
+    bias = pointwise.bias + pointwise.weight.flatten(1) @ depthwise.bias
+    return F.conv2d(x_CTM, weight, bias, depthwise.stride, depthwise.padding)
+
+
 class MelConv(SpeechInput):
     """Phi-4-multimodal's convolutional subsampling and projector without the conformer blocks between them.
 
@@ -110,17 +130,16 @@ class MelConv(SpeechInput):
     def forward(self, mel_FM: Tensor, frames_U: Tensor) -> tuple[Tensor, Tensor]:
         patches_U = -(-frames_U // self.stride)
         slots_U = (patches_U + 1) * self.stride  # at least one zero frame before the next utterance, at every resolution
-        spaced = respace(self.normalise(mel_FM, frames_U), frames_U, slots_U)
-        x = spaced.to(self.out.weight.dtype)[None, None]
-        if x.device.type == "cpu":
-            x = x.contiguous(memory_format=torch.channels_last)
-        factor = 1
-        for layer in self.conv:
-            x = layer(x)
-            if isinstance(layer, nn.Conv2d) and layer.stride[0] == 2:
-                factor *= 2
-            if isinstance(layer, nn.ReLU):
-                x = x * self._valid(frames_U, slots_U, factor).to(x.dtype)[None, None, :, None]
+        x = respace(self.normalise(mel_FM, frames_U), frames_U, slots_U).to(self.out.weight.dtype)[None, None]
+        lean = x.device.type == "cpu" and self.conv[0].out_channels <= LEAN_CHANNELS
+        for i in range(0, len(self.conv), 3):  # a convolution of stride two each: the first plain, the others depthwise and pointwise
+            if i == 0:
+                x = first_convolution(x, self.conv[0]) if lean else self.conv[0](x)
+            else:
+                depthwise, pointwise = self.conv[i - 1], self.conv[i]
+                x = merged_convolution(x, depthwise, pointwise) if lean else pointwise(depthwise(x))
+            factor = 2 ** (i // 3 + 1)
+            x = F.relu(x) * self._valid(frames_U, slots_U, factor).to(x.dtype)[None, None, :, None]
         keep = _frame_index(patches_U, slots_U // self.stride)
         flat = x[0].permute(1, 0, 2)[keep].reshape(len(keep), -1)
         return self.down_proj_for_speech(F.gelu(self.up_proj_for_speech(self.out(flat)))), patches_U

@@ -117,7 +117,9 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         elif speech is not None and two_way:
             attention_mask = padded_mask(torch.ones_like(input_ids), at_speech, True)
         if self.llm.config._attn_implementation == "eager" and attention_mask is not None and attention_mask.dtype == torch.bool:
-            attention_mask = additive(attention_mask, x_BLD.dtype)
+            device = x_BLD.device.type
+            autocast = torch.is_autocast_enabled(device)
+            attention_mask = additive(attention_mask, torch.get_autocast_dtype(device) if autocast else x_BLD.dtype)
         backbone = self.llm.get_decoder() if hasattr(self.llm, "get_decoder") else self.llm.base_model
         out = backbone(
             inputs_embeds=x_BLD,

@@ -20,9 +20,7 @@ pytestmark = pytest.mark.skipif(CLIP is None, reason="needs the bundled clip")
 
 
 def melcli(*arguments: object, cwd: Path | None = None, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
-    run = subprocess.run(
-        [sys.executable, "-m", "melcli.cli", *map(str, arguments)], input=stdin, capture_output=True, cwd=cwd, timeout=120, check=False
-    )
+    run = subprocess.run([sys.executable, "-m", "melcli", *map(str, arguments)], input=stdin, capture_output=True, cwd=cwd, timeout=120, check=False)
     return subprocess.CompletedProcess(run.args, run.returncode, run.stdout.decode(), run.stderr.decode())
 
 

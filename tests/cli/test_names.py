@@ -113,7 +113,7 @@ def test_formats_are_those_that_have_writers(melcli: Melcli) -> None:
 
 
 def test_a_pipe_that_closes_is_no_accident(tmp_path: Path) -> None:
-    command = f"'{sys.executable}' -m melcli.cli models ls --kind mel | true"
+    command = f"'{sys.executable}' -m melcli models ls --kind mel | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
 

@@ -204,5 +204,5 @@ def test_a_full_disk_is_one_line(melcli: Melcli, transcriber: FakeTranscriber, t
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_standard_output_to_a_full_disk(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
-        run = subprocess.run([sys.executable, "-m", "melcli.cli", "recipes", "ls"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        run = subprocess.run([sys.executable, "-m", "melcli", "recipes", "ls"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (run.returncode, run.stderr) == (1, "error: output: No space left on device.\n")

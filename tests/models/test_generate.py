@@ -7,7 +7,9 @@ import itertools
 import pytest
 import torch
 
-from melcli.models.generate import Beam, Greedy, Sample, decode, loop_period, without_loop
+from melcli.models.beam import Beam
+from melcli.models.generate import Greedy, Sample, decode
+from melcli.models.hypothesis import loop_period, without_loop
 from melcli.models.recognise import by_length, recognise
 from tests.models.conftest import BACKBONES, make_model
 

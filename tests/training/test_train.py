@@ -81,7 +81,7 @@ def losses(out: Path, step: int) -> list[tuple[int, float, float]]:
 
 
 def command(recipe_file: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "melcli.cli", "train", str(recipe_file), "-o", str(out), *more]
+    return [sys.executable, "-m", "melcli", "train", str(recipe_file), "-o", str(out), *more]
 
 
 def test_a_killed_and_resumed_training_is_an_uninterrupted_one(recipe_file, tmp_path):

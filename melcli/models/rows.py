@@ -1,0 +1,78 @@
+"""A batch under decoding: its key-value cache, which cached positions are real, and where each row stands.
+
+Shapes: B rows, L positions of the prompt, K positions held, Q new positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from melcli.models.cache import roomy_cache
+from melcli.models.masks import additive
+from melcli.models.speech_lm import SpeechLM
+
+
+class Rows:
+    """Left-padded prompts that were read once and are continued by blocks of tokens.
+
+    A block may hold guesses: `advance` reads it, `settle` says how much of it stays. What does not stay is never looked at again.
+    logits_BV: what comes after the prompts. ctc_logits, patches_U: of the prompts' speech, None without a CTC head.
+    """
+
+    def __init__(self, model: SpeechLM, input_ids_BL: Tensor, valid_BL: Tensor, speech: Tensor | None, lengths_U: Tensor | None, room: int) -> None:
+        self.model = model
+        self.backbone = model.llm.get_decoder()
+        self.head = model.get_output_embeddings()
+        self.cache = roomy_cache(model.config.text_config.num_hidden_layers, room)
+        out = model(
+            input_ids=input_ids_BL,
+            attention_mask=valid_BL,
+            speech=speech,
+            speech_lengths=lengths_U,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.logits_BV = self._allowed(out.logits)[:, -1]
+        self.ctc_logits = out.ctc_logits
+        self.patches_U = None if lengths_U is None else -(-lengths_U // model.speech_input.stride)
+        self.next_B = valid_BL.sum(1)
+        self.valid_BK = valid_BL.bool()
+        self.fresh = 0
+
+    def advance(self, block_BQ: Tensor) -> Tensor:
+        """Read a block of tokens a row; logits [B, Q, V] of what comes after each. Guesses follow what is certain."""
+        self.fresh = block_BQ.shape[1]
+        among = torch.ones(self.fresh, self.fresh, dtype=torch.bool, device=block_BQ.device).tril()
+        before = self.valid_BK[:, None, None, :].expand(-1, 1, self.fresh, -1)
+        mask = torch.cat([before, among.expand(len(block_BQ), 1, -1, -1)], -1)
+        if self.model.llm.config._attn_implementation == "eager":
+            mask = additive(mask, self.model.dtype)
+        out = self.backbone(
+            inputs_embeds=self.model.get_input_embeddings()(block_BQ),
+            attention_mask=mask,
+            position_ids=self.next_B[:, None] + torch.arange(self.fresh, device=block_BQ.device),
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        return self._allowed(self.head(out.last_hidden_state))
+
+    def settle(self, kept_B: Tensor | None = None) -> None:
+        """Keep the first `kept_B` tokens of each row's last block; None keeps all."""
+        kept_B = torch.full_like(self.next_B, self.fresh) if kept_B is None else kept_B
+        stays = torch.arange(self.fresh, device=kept_B.device) < kept_B[:, None]
+        self.valid_BK = torch.cat([self.valid_BK, stays], 1)
+        self.next_B = self.next_B + kept_B
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, in this order; a row may come several times."""
+        self.cache.reorder_cache(rows)
+        self.valid_BK, self.next_B = self.valid_BK[rows], self.next_B[rows]
+
+    def _allowed(self, logits: Tensor) -> Tensor:
+        """The speech token stands for audio: no text may hold it."""
+        logits[..., self.model.config.speech_token_id] = -math.inf
+        return logits

@@ -1,0 +1,59 @@
+"""CTC prefix scores against sums over all paths and against torch's CTC loss."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from melcli.models.ctc_prefix import PrefixScorer
+
+
+def collapse(path, blank):
+    return tuple(c for i, c in enumerate(path) if c != blank and (i == 0 or path[i - 1] != c))
+
+
+def by_enumeration(log_probs, wanted, whole):
+    frames, classes = log_probs.shape
+    total = [
+        sum(log_probs[t, c] for t, c in enumerate(path))
+        for path in itertools.product(range(classes), repeat=frames)
+        if (text := collapse(path, classes - 1)) == wanted or (not whole and text[: len(wanted)] == wanted)
+    ]
+    return torch.stack(total).logsumexp(0)
+
+
+@pytest.mark.parametrize("text", [(0,), (1, 1), (0, 1, 0), (2, 2, 1)])
+def test_scores_are_sums_over_all_paths(text):
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(1)) * 2
+    scorer = PrefixScorer(logits, torch.tensor([6]))
+    prefixes, score = scorer.extend(scorer.start(), [text])
+    log_probs = logits.log_softmax(-1)
+    torch.testing.assert_close(score[0], by_enumeration(log_probs, text, whole=False), atol=1e-4, rtol=0)
+    torch.testing.assert_close(scorer.whole(prefixes)[0], by_enumeration(log_probs, text, whole=True), atol=1e-4, rtol=0)
+
+
+def test_whole_texts_score_as_torchs_ctc_loss_whatever_stands_beside_them():
+    """Long utterances of different length, extended together by pieces of different size."""
+    generator = torch.Generator().manual_seed(2)
+    frames = torch.tensor([400, 90, 700])
+    logits = torch.randn(int(frames.sum()), 30, generator=generator) * 4
+    texts = [torch.randint(29, (n,), generator=generator).tolist() for n in (60, 31, 100)]
+    scorer = PrefixScorer(logits, frames)
+    prefixes = scorer.start()
+    for at in range(0, 100, 7):
+        pieces = [text[at : at + (7 if i else 3)] + ([] if i else text[at + 3 : at + 7]) for i, text in enumerate(texts)]
+        prefixes, scores = scorer.extend(prefixes, pieces)
+        assert [bool(s.isnan()) for s in scores] == [not piece for piece in pieces]
+    padded = torch.nn.utils.rnn.pad_sequence([x.log_softmax(-1) for x in logits.split(frames.tolist())])
+    targets = torch.tensor([c for text in texts for c in text])
+    loss = F.ctc_loss(padded, targets, frames, torch.tensor([len(t) for t in texts]), blank=29, reduction="none")
+    torch.testing.assert_close(scorer.whole(prefixes), -loss, rtol=1e-4, atol=0.05)
+
+
+def test_the_empty_text():
+    logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(3))
+    scorer = PrefixScorer(logits, torch.tensor([5]))
+    torch.testing.assert_close(scorer.whole(scorer.start())[0], logits.log_softmax(-1)[:, 2].sum())
