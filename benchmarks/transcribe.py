@@ -46,7 +46,7 @@ def theirs(model: SpeechLM, processor: SpeechLMProcessor, waves: list[Tensor], b
         chosen = order[start : start + batch]
         inputs = processor([waves[i] for i in chosen])
         limit = token_limit(max(len(waves[i]) for i in chosen) / processor.spec.rate)
-        out = model.generate(**inputs, max_new_tokens=limit, do_sample=False, eos_token_id=model.config.stop_token_ids, pad_token_id=0)
+        out = model.generate(**inputs, max_new_tokens=limit, do_sample=False, num_beams=1, eos_token_id=model.config.stop_token_ids, pad_token_id=0)
         for i, row in zip(chosen, out[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
             end = next((at for at, token in enumerate(row) if token in model.config.stop_token_ids), len(row))
             found[i] = row[:end]

@@ -29,6 +29,10 @@ app.add_typer(cli_names.recipes_app, name="recipes")
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute; auto takes the best there is.")]
 Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="What to compute in.")]
 BatchSize = Annotated[str, typer.Option(metavar="N|auto", help="Utterances decoded together; auto fits the memory.")]
+Beams = Annotated[int | None, typer.Option(min=1, metavar="N", help="Hypotheses followed at once, 1 is greedy.  [default: the model's own]")]
+CtcWeight = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Share of the CTC head in a beam search's scores.  [default: 0.3, where there is one]")
+]
 Root = Annotated[Path | None, typer.Option(help="Folder that holds the corpora given by name.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine; never download.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results, warnings and errors.")]
@@ -168,7 +172,8 @@ def transcribe(
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders of a folder too.")] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out inputs whose output is in the folder already.")] = False,
-    beam: Annotated[int, typer.Option(min=1, metavar="N", help="Hypotheses followed at once; 1 is greedy.")] = 1,
+    beam: Beams = None,
+    ctc_weight: CtcWeight = None,
     batch_size: BatchSize = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -193,11 +198,9 @@ def transcribe(
             console.note(f"{len(inputs.items) - len(todo)} of {len(inputs.items)} are done already and skipped")
         transcripts = iter(())
         if todo:
-            from melcli.models.beam import Beam
             from melcli.transcribe import Transcriber
 
-            strategy = Beam(beam) if beam > 1 else None
-            transcriber = Transcriber.load(model, device=device, dtype=dtype, batch_size=size, strategy=strategy, offline=offline)
+            transcriber = Transcriber.load(model, device=device, dtype=dtype, batch_size=size, beam=beam, ctc_weight=ctc_weight, offline=offline)
             console.decided(transcriber.decisions)
             transcripts = transcriber.transcribe(todo)
         with console.progress("transcribe", len(todo)) as bar:
@@ -214,6 +217,8 @@ def score(
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N utterances of each set.")] = None,
     format: Annotated[Literal["table", "json"], typer.Option("--format", "-f", help="What to print.")] = "table",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="JSONL file for every raw text and transcript.")] = None,
+    beam: Beams = None,
+    ctc_weight: CtcWeight = None,
     batch_size: BatchSize = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -239,7 +244,7 @@ def score(
     def load(name: str):
         from melcli.transcribe import Transcriber
 
-        transcriber = Transcriber.load(name, device=device, dtype=dtype, batch_size=size, offline=offline)
+        transcriber = Transcriber.load(name, device=device, dtype=dtype, batch_size=size, beam=beam, ctc_weight=ctc_weight, offline=offline)
         console.decided(transcriber.decisions, title=name if model and len(model) > 1 else "")
         return transcriber
 

@@ -55,6 +55,7 @@ class ModelSection(Section):
     ctc_rate: int = Field(1, ge=1, description="CTC frames that each speech position gives; characters at 12.5 Hz need 2 or 3")
     ce_weight: float = Field(1.0, ge=0, description="weight of the next-token cross entropy")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    beam: int = Field(1, ge=1, description="hypotheses that the finished model follows unless told otherwise; 1 is greedy")
     prompt: str = Field("<|speech|><|transcribe|>", description="what precedes the transcript; <|speech|> is where the audio goes")
     tokenizer: TokenizerSection = TokenizerSection()
 

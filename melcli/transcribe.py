@@ -21,7 +21,7 @@ from melcli.inputs import AudioInput
 from melcli.models import checkpoint
 from melcli.models.beam import Beam
 from melcli.models.generate import Greedy, Sample
-from melcli.models.hardware import pick_device, pick_dtype
+from melcli.models.hardware import keep_freed_memory, pick_device, pick_dtype
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recognise import recognise
 from melcli.models.speech_lm import SpeechLM
@@ -71,15 +71,23 @@ class Transcriber:
         device: str = "auto",
         dtype: str = "auto",
         batch_size: int | Literal["auto"] = "auto",
-        strategy: Greedy | Sample | Beam | None = None,
+        beam: int | None = None,
+        ctc_weight: float | None = None,
         offline: bool = False,
     ) -> Transcriber:
-        """A model by name, folder or hub id. Raises CheckpointError and UsageError."""
+        """A model by name, folder or hub id. Raises CheckpointError and UsageError.
+
+        beam: hypotheses followed at once, 1 is greedy; None leaves it to the model's generation config. ctc_weight: the CTC head's share in the
+        scores of a beam search; None is that of `Beam`.
+        """
         if batch_size != "auto" and batch_size < 1:
             raise UsageError(f"--batch-size {batch_size}: give `auto` or a number of at least 1")
         where, why_device = pick_device(device)
         kind, why_dtype = pick_dtype(dtype, where)
+        if where == "cpu":
+            keep_freed_memory()
         lm, processor = checkpoint.load(model, dtype=kind, device=where, offline=offline)
+        strategy, decoding = _strategy(lm, beam, ctc_weight)
         spec = processor.spec
         count = sum(p.numel() for p in lm.parameters())
         decisions = {
@@ -87,6 +95,7 @@ class Transcriber:
             "dtype": f"{str(kind).removeprefix('torch.')}: {why_dtype}",
             "model": f"{model}: {count / 1e6:.1f} M parameters, {lm.config.text_config.model_type} backbone, {lm.config.speech_input['kind']}",
             "attention": f"{lm.llm.config._attn_implementation}; speech {lm.config.speech_attention}",
+            "decoding": decoding,
             "mel": f"{spec.rate} Hz, {spec.n_mels} bins, {spec.frame_rate:g} frames/s; {spec.rate / spec.hop_length / processor.stride:g} positions/s"
             if processor.reads == "mel"
             else f"{spec.rate} Hz waveform; {spec.rate / processor.stride:g} positions/s",
@@ -142,3 +151,19 @@ class Transcriber:
             text = " ".join(itertools.chain.from_iterable([s.text] if s.text else [] for s in segments))
             audio = heard.item.utterance.audio[0]
             yield Transcript(heard.item.name, audio, heard.duration, text, segments, heard.error, seconds * heard.duration / total)
+
+
+def _strategy(model: SpeechLM, beam: int | None, ctc_weight: float | None) -> tuple[Greedy | Beam, str]:
+    """How to decode, and why so. Raises UsageError."""
+    if ctc_weight is not None and not 0 <= ctc_weight <= 1:
+        raise UsageError(f"--ctc-weight {ctc_weight:g}: must lie between 0 and 1")
+    width, why = (beam, "as asked") if beam else (getattr(model.generation_config, "num_beams", None) or 1, "as the model says")
+    if ctc_weight and model.ctc_head is None:
+        raise UsageError("--ctc-weight: this model has no CTC head; leave it out")
+    if ctc_weight and width == 1:
+        raise UsageError("--ctc-weight is for beam search: give --beam 4, say, as well")
+    if width == 1:
+        return Greedy(), f"greedy, {why}" + ("; the CTC head drafts" if model.ctc_head is not None else "")
+    strategy = Beam(width) if ctc_weight is None else Beam(width, ctc_weight=ctc_weight)
+    joint = f", jointly with the CTC head ({strategy.ctc_weight:g})" if model.ctc_head is not None and strategy.ctc_weight else ""
+    return strategy, f"{width} beams{joint}, {why}"

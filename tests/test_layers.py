@@ -15,6 +15,7 @@ LAYERS = (
     {"models", "scoring"},
     {"describe", "doctor", "inputs", "transcripts", "launch", "plot", "featurize", "train", "training", "transcribe", "score"},
     {"cli", "cli_names"},
+    {"__main__"},
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 

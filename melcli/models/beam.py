@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from melcli.models.ctc_prefix import PrefixScorer
+from melcli.models.ctc_prefix import Continuations, PrefixScorer
 from melcli.models.hypothesis import Hypothesis, extend, loop_period, without_loop
 from melcli.models.rows import Rows
 
@@ -129,24 +129,17 @@ class _Joint:
         self.scorer = PrefixScorer(rows.ctc_logits, rows.patches_U * rows.model.config.ctc_rate)
         self.speller = speller
         self.stops = set(stops)
-        self.states = self.scorer.start()
-        self.scores_B = torch.zeros_like(self.scorer.whole(self.states))
+        self.prefixes = self.scorer.start()
 
     def ask(self, tokens_BK: Tensor) -> Tensor:
         """Log probability [B, K] that the text begins as the candidate does, or, for a stop token, that it ends there."""
-        empty = (self.states.last_N < 0).tolist()
-        classes = [
-            [() if token in self.stops else self.speller(token, nothing) for token in row]
-            for row, nothing in zip(tokens_BK.tolist(), empty, strict=True)
-        ]
-        whole_B = self.scorer.whole(self.states)
-        each = torch.arange(len(tokens_BK), device=tokens_BK.device).repeat_interleave(tokens_BK.shape[1])
-        self.after, found_N = self.scorer.extend(self.states.select(each), [c for row in classes for c in row])
-        self.after_scores = torch.where(found_N.isnan(), self.scores_B[each], found_N)
-        ends = torch.isin(tokens_BK, torch.tensor(sorted(self.stops), device=tokens_BK.device))
-        return torch.where(ends, whole_B[:, None], self.after_scores.view_as(tokens_BK))
+        empty = (self.prefixes.last_N < 0).tolist()
+        candidates = [(row, token) for row, tokens in enumerate(tokens_BK.tolist()) for token in tokens]
+        classes = [() if token in self.stops else self.speller(token, empty[row]) for row, token in candidates]
+        self.next = Continuations(self.scorer, self.prefixes, [row for row, _ in candidates], classes)
+        ends_BK = torch.isin(tokens_BK, torch.tensor(sorted(self.stops), device=tokens_BK.device))
+        return torch.where(ends_BK, self.scorer.whole(self.prefixes)[:, None], self.next.score_M.view_as(tokens_BK))
 
     def select(self, candidates: Sequence[int]) -> None:
         """Go on with these candidates, counted over all rows."""
-        chosen = torch.tensor(candidates, device=self.scores_B.device)
-        self.states, self.scores_B = self.after.select(chosen), self.after_scores[chosen]
+        self.prefixes = self.next.select(candidates)

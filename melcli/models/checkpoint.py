@@ -12,7 +12,7 @@ from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 
 from melcli.audio.mel_spec import MelSpec
 from melcli.errors import CheckpointError
@@ -138,6 +138,7 @@ def load(
     except (ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: its config.json describes no possible model: {_first_line(error)}") from None
     assign(model, tensors, folder, dtype, device)
+    model.generation_config = _generation_config(folder) or model.generation_config
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:
@@ -145,6 +146,18 @@ def load(
     if len(tokenizer) > config.vocab_size:
         raise CheckpointError(f"{folder}: the tokenizer has {len(tokenizer)} entries, the model's vocabulary {config.vocab_size}")
     return model.eval(), SpeechLMProcessor.of(config, tokenizer, model.speech_input.stride, model.speech_input.reads)
+
+
+def _generation_config(folder: Path) -> GenerationConfig | None:
+    if not (folder / "generation_config.json").exists():
+        return None
+    try:
+        config = GenerationConfig.from_pretrained(folder)
+        if not isinstance(config.num_beams or 1, int) or (config.num_beams or 1) < 1:
+            raise ValueError(f"num_beams is {config.num_beams!r}")
+    except Exception as error:
+        raise CheckpointError(f"{folder / 'generation_config.json'}: cannot be used ({_first_line(error)})") from None
+    return config
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:

@@ -2,17 +2,17 @@
 
 After Watanabe et al. 2017, "Hybrid CTC/Attention Architecture for End-to-End Speech Recognition". Their recursions over time are written as
 cumulative sums, so that all hypotheses and all frames are computed at once.
-Shapes: U utterances, T frames of the longest, C classes (the blank is the last), N hypotheses.
+Shapes: U utterances, T frames of the longest, C classes (the blank is the last), N hypotheses, M continuations.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 LEAST = -1e30  # log of zero that sums and differences survive
@@ -23,17 +23,24 @@ FLOOR = -25.0  # log probability of a class at least: cumulative sums stay withi
 class Prefixes:
     """Log probabilities [N, T] of having said exactly the prefix by frame t, ending in its last class or in a blank.
 
-    utterance_N: whose frames. last_N: the last class, -1 of an empty prefix.
+    utterance_N: whose frames. last_N: the last class, -1 of an empty prefix. score_N: log probability that the text begins so.
     """
 
-    ends_in_class: Tensor
-    ends_in_blank: Tensor
+    in_class: Tensor
+    in_blank: Tensor
     utterance_N: Tensor
     last_N: Tensor
+    score_N: Tensor
 
-    def select(self, rows: Tensor) -> Prefixes:
+    def select(self, rows: Sequence[int]) -> Prefixes:
         """These hypotheses, in this order."""
-        return Prefixes(self.ends_in_class[rows], self.ends_in_blank[rows], self.utterance_N[rows], self.last_N[rows])
+        at = torch.tensor(rows, dtype=torch.long, device=self.last_N.device)
+        return Prefixes(*(getattr(self, name)[at] for name in self.__slots__))
+
+    @classmethod
+    def join(cls, parts: Sequence[Prefixes]) -> Prefixes:
+        """All of them, one after another."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__slots__))
 
 
 class PrefixScorer:
@@ -41,61 +48,96 @@ class PrefixScorer:
 
     def __init__(self, logits_PC: Tensor, frames_U: Tensor) -> None:
         log_probs = torch.log_softmax(logits_PC.float(), -1).clamp_min(FLOOR)
-        self.log_probs_UTC = pad_sequence(list(log_probs.split(frames_U.tolist())), batch_first=True)
+        self.log_probs_UCT = pad_sequence(list(log_probs.split(frames_U.tolist())), batch_first=True).transpose(1, 2).contiguous()
         self.last_frame_U = frames_U - 1
         self.blank = logits_PC.shape[-1] - 1
 
     def start(self) -> Prefixes:
         """The empty prefix of every utterance."""
-        blanks = self.log_probs_UTC[..., self.blank].cumsum(-1)
-        count = len(blanks)
-        here = torch.arange(count, device=blanks.device)
-        return Prefixes(torch.full_like(blanks, LEAST), blanks, here, torch.full((count,), -1, device=blanks.device))
+        blanks = self.log_probs_UCT[:, self.blank].cumsum(-1)
+        here = torch.arange(len(blanks), device=blanks.device)
+        return Prefixes(torch.full_like(blanks, LEAST), blanks, here, torch.full_like(here, -1), torch.zeros_like(blanks[:, 0]))
 
     def whole(self, prefixes: Prefixes) -> Tensor:
         """Log probability [N] that the prefix is all of the text."""
         at = self.last_frame_U[prefixes.utterance_N][:, None]
-        return torch.logaddexp(prefixes.ends_in_class.gather(1, at), prefixes.ends_in_blank.gather(1, at))[:, 0]
+        return torch.logaddexp(prefixes.in_class.gather(1, at), prefixes.in_blank.gather(1, at))[:, 0]
 
-    def extend(self, prefixes: Prefixes, classes: Sequence[Sequence[int]]) -> tuple[Prefixes, Tensor]:
-        """Each prefix with its own classes appended, and the log probability [N] that the text begins so; nan where nothing was appended."""
-        count = len(classes)
-        scores_N = torch.full((count,), math.nan, device=self.log_probs_UTC.device)
-        for step in range(max(map(len, classes), default=0)):
-            rows = torch.tensor([n for n in range(count) if len(classes[n]) > step], device=scores_N.device)
-            added = torch.tensor([classes[n][step] for n in rows.tolist()], device=scores_N.device)
-            longer, score = self._append(prefixes.select(rows), added)
-            scores_N[rows] = score
-            if len(rows) == count:
-                prefixes = longer
-            else:
-                prefixes = Prefixes(
-                    prefixes.ends_in_class.index_copy(0, rows, longer.ends_in_class),
-                    prefixes.ends_in_blank.index_copy(0, rows, longer.ends_in_blank),
-                    prefixes.utterance_N,
-                    prefixes.last_N.index_copy(0, rows, added),
-                )
-        return prefixes, scores_N
-
-    def _append(self, prefixes: Prefixes, added_N: Tensor) -> tuple[Prefixes, Tensor]:
-        of_class = self.log_probs_UTC[prefixes.utterance_N, :, added_N]
-        of_blank = self.log_probs_UTC[prefixes.utterance_N, :, self.blank]
-        same = (added_N == prefixes.last_N)[:, None]
-        ready = torch.where(same, prefixes.ends_in_blank, torch.logaddexp(prefixes.ends_in_class, prefixes.ends_in_blank))
-        empty = (prefixes.last_N < 0)[:, None]
-        before = torch.cat([torch.where(empty, 0.0, LEAST), ready[:, :-1]], 1)  # the prefix said by the frame before
+    def append(self, prefixes: Prefixes, added_N: Tensor) -> Prefixes:
+        """Each prefix with one class more."""
+        before, of_class = self._enter(prefixes, added_N)
+        of_blank = self.log_probs_UCT[prefixes.utterance_N, self.blank]
         in_class = _accumulate(before, of_class)
-        in_blank = _accumulate(_delayed(in_class), of_blank)
-        inside = torch.arange(before.shape[1], device=before.device) <= self.last_frame_U[prefixes.utterance_N][:, None]
-        score = torch.where(inside, before + of_class, LEAST).logsumexp(1)
-        return Prefixes(in_class, in_blank, prefixes.utterance_N, added_N), score
+        in_blank = _accumulate(F.pad(in_class[:, :-1], (1, 0), value=LEAST), of_blank)
+        return Prefixes(in_class, in_blank, prefixes.utterance_N, added_N, self._sum(before + of_class, prefixes))
 
+    def score(self, prefixes: Prefixes, added_N: Tensor) -> Tensor:
+        """The score_N that `append` gives, at a fraction of its cost."""
+        before, of_class = self._enter(prefixes, added_N)
+        return self._sum(before + of_class, prefixes)
 
-def _delayed(x_NT: Tensor) -> Tensor:
-    return torch.nn.functional.pad(x_NT[:, :-1], (1, 0), value=LEAST)
+    def _enter(self, prefixes: Prefixes, added_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Log probabilities [N, T] that all was said by the frame before, ready for the class; and those of the class."""
+        same = (added_N == prefixes.last_N)[:, None]
+        ready = torch.where(same, prefixes.in_blank, torch.logaddexp(prefixes.in_class, prefixes.in_blank))
+        before = F.pad(ready[:, :-1], (1, 0))
+        before[:, 0] = torch.where(prefixes.last_N < 0, 0.0, LEAST)
+        return before, self.log_probs_UCT[prefixes.utterance_N, added_N]
+
+    def _sum(self, log_probs_NT: Tensor, prefixes: Prefixes) -> Tensor:
+        frames = torch.arange(log_probs_NT.shape[1], device=log_probs_NT.device)
+        return log_probs_NT.masked_fill(frames > self.last_frame_U[prefixes.utterance_N][:, None], LEAST).logsumexp(1)
 
 
 def _accumulate(enter_NT: Tensor, stay_NT: Tensor) -> Tensor:
     """y[t] = log(exp(y[t-1]) + exp(enter[t])) + stay[t], for all t at once."""
     total = stay_NT.cumsum(-1)
     return total + torch.logcumsumexp((enter_NT - (total - stay_NT)).clamp_min(LEAST), -1)
+
+
+class Continuations:
+    """Many continuations of a few prefixes, by one class or several, scored without computing anything twice.
+
+    Continuation m appends `classes[m]` to prefix `rows[m]`; one that appends nothing scores as its prefix. score_M: log probabilities.
+    What they share is computed once, and of the last class no more than its score: `select` does the rest for those that go on.
+    """
+
+    def __init__(self, scorer: PrefixScorer, prefixes: Prefixes, rows: Sequence[int], classes: Sequence[Sequence[int]]) -> None:
+        self.scorer = scorer
+        self.stems = [prefixes]  # by length: prefixes with that many classes appended
+        self.rows = rows
+        self.classes = classes
+        self.score_M = prefixes.score_N[torch.tensor(rows, device=prefixes.score_N.device)]
+        self.at = at = list(rows)  # of each continuation's stem among those of the same length
+        for length in range(1, max(map(len, classes), default=0) + 1):
+            ends = [m for m, c in enumerate(classes) if len(c) == length]
+            if ends:
+                last = self._tensor([classes[m][-1] for m in ends])
+                self.score_M[self._tensor(ends)] = scorer.score(self.stems[-1].select([at[m] for m in ends]), last)
+            longer = [m for m, c in enumerate(classes) if len(c) > length]
+            stems = dict.fromkeys((at[m], classes[m][length - 1]) for m in longer)
+            if stems:
+                number = {stem: i for i, stem in enumerate(stems)}
+                parents = self.stems[-1].select([parent for parent, _ in stems])
+                self.stems.append(scorer.append(parents, self._tensor([added for _, added in stems])))
+                for m in longer:
+                    at[m] = number[at[m], classes[m][length - 1]]
+
+    def _tensor(self, values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=self.score_M.device)
+
+    def select(self, chosen: Sequence[int]) -> Prefixes:
+        """The prefixes that these continuations make, in this order."""
+        parts, order = [], []
+        for length, stems in enumerate(self.stems):
+            ends = [i for i, m in enumerate(chosen) if len(self.classes[m]) == length + 1]
+            if ends:
+                last = self._tensor([self.classes[chosen[i]][-1] for i in ends])
+                parts.append(self.scorer.append(stems.select([self.at[chosen[i]] for i in ends]), last))
+                order += ends
+        same = [i for i, m in enumerate(chosen) if not self.classes[m]]
+        if same:
+            parts.append(self.stems[0].select([self.rows[chosen[i]] for i in same]))
+            order += same
+        place = {i: at for at, i in enumerate(order)}
+        return Prefixes.join(parts).select([place[i] for i in range(len(chosen))])

@@ -204,6 +204,7 @@ def build_model(recipe: Recipe, tokenizer: object, data: TrainingData | None) ->
         model = SpeechLM(config)
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise ConfigError(f"model.backbone describes no possible model: {(str(error).splitlines() or ['?'])[0][:200]}") from None
+    model.generation_config.num_beams = section.beam
     if isinstance(section.backbone, str):
         model.llm = AutoModelForCausalLM.from_pretrained(section.backbone, dtype=torch.float32)
     if len(tokenizer) > model.config.vocab_size:

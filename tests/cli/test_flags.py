@@ -158,10 +158,12 @@ def test_transcribe_and_score_load_a_model_as_told(
 
 
 def test_beam(melcli: Melcli, transcriber: FakeTranscriber, talks: Path) -> None:
-    melcli("transcribe", "a.wav")
-    melcli("transcribe", "a.wav", "--beam", 4)
-    greedy, beam = (loaded["strategy"] for loaded in transcriber.loaded)
-    assert greedy is None and beam.width == 4
+    (talks / "dev.jsonl").write_text('{"audio": "a.wav", "text": "hello there", "duration": 1}\n')
+    for command in (["transcribe", "a.wav"], ["score", "--manifest", "dev.jsonl"]):
+        melcli(*command)
+        melcli(*command, "--beam", 4, "--ctc-weight", 0.5)
+    assert [(loaded["beam"], loaded["ctc_weight"]) for loaded in transcriber.loaded] == [(None, None), (4, 0.5)] * 2
+    assert melcli("transcribe", "a.wav", "--ctc-weight", 2).code == 2
 
 
 def test_plots_need_matplotlib(melcli: Melcli, calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,8 +188,21 @@ def test_score_reads_sources_as_told(
 TESTED = {
     "featurize": {*FEATURIZE, "--plot", "--out"},
     "train": {*TRAIN, "--print-config", "--devices"},
-    "transcribe": {*LOADS, "--format", "--out", "--recursive", "--skip-existing", "--beam", "--quiet", "--verbose"},
-    "score": {*LOADS, "--manifest", "--hyp", "--protocol", "--limit", "--format", "--out", "--root", "--quiet", "--verbose"},
+    "transcribe": {*LOADS, "--format", "--out", "--recursive", "--skip-existing", "--beam", "--ctc-weight", "--quiet", "--verbose"},
+    "score": {
+        *LOADS,
+        "--manifest",
+        "--hyp",
+        "--protocol",
+        "--limit",
+        "--format",
+        "--out",
+        "--root",
+        "--beam",
+        "--ctc-weight",
+        "--quiet",
+        "--verbose",
+    },
     "doctor": {"--quiet", "--verbose"},
 }
 

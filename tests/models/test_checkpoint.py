@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from melcli.audio.mel_spec import preset
-from melcli.errors import CheckpointError
+from melcli.errors import CheckpointError, UsageError
 from melcli.models import checkpoint
+from melcli.models.beam import Beam
+from melcli.transcribe import Transcriber
 from tests.models.conftest import make_model
 
 
@@ -111,3 +113,27 @@ def test_average(tmp_path):
     for i, path in enumerate(paths):
         checkpoint.write_tensors(path, {"x": torch.full((2,), float(i), dtype=torch.bfloat16)})
     assert checkpoint.average(paths)["x"].tolist() == [1.0, 1.0]
+
+
+def test_how_a_model_wants_to_be_decoded_is_kept(tmp_path):
+    model, processor = make_model()
+    model.generation_config.num_beams = 3
+    checkpoint.save(tmp_path / "model", model, processor)
+    load = lambda **options: Transcriber.load(str(tmp_path / "model"), **options)  # noqa: E731
+    assert load().strategy == Beam(3)
+    assert load().decisions["decoding"] == "3 beams, jointly with the CTC head (0.3), as the model says"
+    assert load(beam=5, ctc_weight=0.0).strategy == Beam(5, ctc_weight=0.0)
+    assert load(beam=1).decisions["decoding"] == "greedy, as asked; the CTC head drafts"
+    with pytest.raises(UsageError, match="is for beam search"):
+        load(beam=1, ctc_weight=0.5)
+    path = tmp_path / "model" / "generation_config.json"
+    path.write_text(path.read_text().replace('"num_beams": 3', '"num_beams": "x"'))
+    with pytest.raises(CheckpointError, match=r"generation_config\.json: cannot be used"):
+        load()
+
+
+def test_a_model_without_a_ctc_head_takes_no_weight_for_it(tmp_path):
+    checkpoint.save(tmp_path / "model", *make_model(ctc_weight=0.0))
+    assert Transcriber.load(str(tmp_path / "model"), beam=2).decisions["decoding"] == "2 beams, as asked"
+    with pytest.raises(UsageError, match="no CTC head"):
+        Transcriber.load(str(tmp_path / "model"), beam=2, ctc_weight=0.5)

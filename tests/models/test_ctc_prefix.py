@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from melcli.models.ctc_prefix import PrefixScorer
+from melcli.models.ctc_prefix import Continuations, PrefixScorer
 
 
 def collapse(path, blank):
@@ -29,9 +29,11 @@ def by_enumeration(log_probs, wanted, whole):
 def test_scores_are_sums_over_all_paths(text):
     logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(1)) * 2
     scorer = PrefixScorer(logits, torch.tensor([6]))
-    prefixes, score = scorer.extend(scorer.start(), [text])
+    longer = Continuations(scorer, scorer.start(), [0], [text])
+    prefixes = longer.select([0])
     log_probs = logits.log_softmax(-1)
-    torch.testing.assert_close(score[0], by_enumeration(log_probs, text, whole=False), atol=1e-4, rtol=0)
+    assert prefixes.score_N == longer.score_M
+    torch.testing.assert_close(prefixes.score_N[0], by_enumeration(log_probs, text, whole=False), atol=1e-4, rtol=0)
     torch.testing.assert_close(scorer.whole(prefixes)[0], by_enumeration(log_probs, text, whole=True), atol=1e-4, rtol=0)
 
 
@@ -45,8 +47,7 @@ def test_whole_texts_score_as_torchs_ctc_loss_whatever_stands_beside_them():
     prefixes = scorer.start()
     for at in range(0, 100, 7):
         pieces = [text[at : at + (7 if i else 3)] + ([] if i else text[at + 3 : at + 7]) for i, text in enumerate(texts)]
-        prefixes, scores = scorer.extend(prefixes, pieces)
-        assert [bool(s.isnan()) for s in scores] == [not piece for piece in pieces]
+        prefixes = Continuations(scorer, prefixes, range(3), pieces).select(range(3))
     padded = torch.nn.utils.rnn.pad_sequence([x.log_softmax(-1) for x in logits.split(frames.tolist())])
     targets = torch.tensor([c for text in texts for c in text])
     loss = F.ctc_loss(padded, targets, frames, torch.tensor([len(t) for t in texts]), blank=29, reduction="none")
@@ -57,3 +58,22 @@ def test_the_empty_text():
     logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(3))
     scorer = PrefixScorer(logits, torch.tensor([5]))
     torch.testing.assert_close(scorer.whole(scorer.start())[0], logits.log_softmax(-1)[:, 2].sum())
+
+
+def test_continuations_that_share_beginnings_are_as_each_by_itself():
+    generator = torch.Generator().manual_seed(4)
+    frames = torch.tensor([40, 25])
+    scorer = PrefixScorer(torch.randn(65, 6, generator=generator) * 3, frames)
+    start = Continuations(scorer, scorer.start(), [0, 1, 1], [(1,), (2, 2), ()]).select([2, 0, 1])
+    rows = [0, 1, 1, 2, 0, 2, 1, 2]
+    classes = [(3,), (1, 2), (1, 2, 4), (1, 2, 4), (), (1,), (4, 4, 4, 4), (1, 3)]
+    together = Continuations(scorer, start, rows, classes)
+    order = [7, 0, 4, 2, 3, 6, 1, 5, 5]
+    selected = together.select(order)
+    for place, m in enumerate(order):
+        alone = start.select([rows[m]])
+        for c in classes[m]:
+            alone = scorer.append(alone, torch.tensor([c]))
+        for name in ("in_class", "in_blank", "utterance_N", "last_N", "score_N"):
+            torch.testing.assert_close(getattr(selected, name)[place], getattr(alone, name)[0])
+        torch.testing.assert_close(together.score_M[m], alone.score_N[0])
