@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import logging
 import sys
 import time
@@ -20,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from figures import write
 from torch import Tensor
 
 from melcli.audio.io import load
@@ -212,8 +212,7 @@ def main() -> None:
         for rival, value in figures.items():
             mark = "  <- fastest peer" if rival == fastest else ""
             print(f"  {rival:48s} {value:8.0f} s/s  {figures['melcli'] / value:6.2f} x{mark}")
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    write(options.json, {"presets": report})
 
 
 if __name__ == "__main__":

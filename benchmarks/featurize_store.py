@@ -11,21 +11,19 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import multiprocessing
 import os
-import platform
 import shutil
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from melcli import __version__
+from figures import write
+
 from melcli.data.manifest import read_source
 from melcli.data.utterance import Utterance
 
@@ -87,6 +85,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    os.environ["TQDM_DISABLE"] = "1"
     os.environ["OMP_NUM_THREADS"] = "1"  # lhotse's jobs else fight over the cores; melcli sees to that itself
 
     utterances = an_hour(arguments.source, arguments.root, arguments.hours)
@@ -125,12 +124,8 @@ def main() -> None:
     print(f"{'':34}{'s':>8}{'x real time':>14}{'MB':>8}{'x best lhotse':>16}")
     for row in rows:
         print(f"{row['name']:34}{row['seconds']:8.2f}{row['times_real_time']:14d}{row['megabytes']:8.1f}{row['ratio_to_best_lhotse'] or '-':>16}")
-    if arguments.json:
-        versions = {name: version(name) for name in ("torch", "lhotse") if importlib.util.find_spec(name) is not None}
-        versions |= {"melcli": __version__, "python": platform.python_version()}
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        what = {"source": arguments.source, "hours": round(seconds / 3600, 3), "files": len(paths), "mel": arguments.mel}
-        arguments.json.write_text(json.dumps({**what, "versions": versions, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    what = {"source": arguments.source, "hours": round(seconds / 3600, 3), "files": len(paths), "mel": arguments.mel}
+    write(arguments.json, {**what, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ the recipe says. They take turns, batch for batch, and each is timed over all it
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import random
 import time
 from pathlib import Path
 
 import torch
+from figures import write
 
 from melcli import recipe as recipes
 from melcli.data.collate import pack
@@ -100,10 +99,7 @@ def main() -> None:
     for name, row in rows.items():
         print(f"{name:24}{row['tokens_per_second']:8d} real tokens/s   {row['padding_percent']:6.2f} % padding   {row['batches']:4d} batches")
     print(f"\npacked / padded: {ratio:.2f}")
-    if options.json:
-        machine = {"torch": torch.__version__, "python": platform.python_version(), "device": run.device, "threads": torch.get_num_threads()}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"machine": machine, "rows": rows, "ratio": round(ratio, 2)}, indent=1) + "\n")
+    write(options.json, {"rows": rows, "ratio": round(ratio, 2)})
 
 
 if __name__ == "__main__":

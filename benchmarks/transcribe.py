@@ -10,13 +10,12 @@ Contenders take turns; each is given its best of --repeats rounds. Tokens are co
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from figures import write
 from torch import Tensor
 
 from melcli.data.load import load_utterance
@@ -98,12 +97,8 @@ def main() -> None:
     for name in ("generate, float32, one by one", "generate, float32, batch 16", "melcli, bfloat16"):
         print(f"same tokens as melcli in float32: {same[name]} of {len(waves)}: {name}")
     print(f"\nmelcli / best one by one: {melcli / single:.2f}; melcli / best batched: {melcli / batched:.2f}")
-    if options.json:
-        machine = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads()}
-        figures = {"rtfx": {k: round(v, 1) for k, v in rtfx.items()}, "same_tokens_as_melcli_float32": same, "utterances": len(waves)}
-        ratios = {"one_by_one": round(melcli / single, 2), "batched": round(melcli / batched, 2)}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"machine": machine, **figures, "ratios": ratios}, indent=1) + "\n")
+    figures = {"rtfx": {k: round(v, 1) for k, v in rtfx.items()}, "same_tokens_as_melcli_float32": same, "utterances": len(waves)}
+    write(options.json, {**figures, "ratios": {"one_by_one": round(melcli / single, 2), "batched": round(melcli / batched, 2)}})
 
 
 if __name__ == "__main__":
