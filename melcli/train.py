@@ -69,10 +69,6 @@ class Evaluation:
         return rates
 
 
-def _loader_worker(_: int) -> None:
-    torch.set_num_threads(1)
-
-
 class Run:
     """A training that is set up and not yet started."""
 
