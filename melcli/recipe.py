@@ -33,6 +33,7 @@ class DataSection(Section):
     max_seconds: float = Field(20.0, gt=0, description="longer utterances are left out, counted and said")
     augment: dict[str, Any] | None = Field(None, description="options of audio augmentation, see melcli.audio.augment.Augment")
     spec_augment: dict[str, Any] | None = Field(None, description="options of melcli.audio.augment.SpecAugment, applied to the log-mel in training")
+    text_noise: float = Field(0.0, ge=0, lt=1, description="share of target tokens that the model reads as others in training, so that it listens")
     workers: int = Field(1, ge=0, description="processes that decode and extract features")
 
 

@@ -164,6 +164,7 @@ class Run:
             pad_id=self.tokenizer.pad_token_id,
             seed=self.recipe.seed,
             on_failure=self._failed,
+            text_noise=self.recipe.data.text_noise,
         )
 
     def _failed(self, message: str) -> None:

@@ -13,6 +13,7 @@ from melcli.data.collate import pack
 from melcli.data.features import Joined
 from melcli.data.packing import BatchPlan, balanced
 from melcli.data.tasks import Encoder, Example
+from melcli.data.text_noise import with_noise
 from melcli.errors import AudioError
 
 SPARE_BATCHES = 20  # that are tried in place of one of which no file can be read
@@ -39,6 +40,7 @@ class TrainingBatches(Dataset):
         pad_id: int,
         seed: int,
         on_failure: Callable[[str], None],
+        text_noise: float = 0.0,
     ) -> None:
         self.features = features
         self.text_ids = text_ids
@@ -49,6 +51,8 @@ class TrainingBatches(Dataset):
         self.pad_id = pad_id
         self.seed = seed
         self.on_failure = on_failure
+        self.text_noise = text_noise
+        self.vocabulary = sorted({token for ids in text_ids for token in ids}) if text_noise else []
 
     def __len__(self) -> int:
         return self.steps
@@ -83,13 +87,13 @@ class TrainingBatches(Dataset):
 
     def _example(self, index: int, step: int, place: int) -> tuple[Example, Tensor | None]:
         utterance = self.features.utterances[index]
-        text_ids = self.text_ids[index]
-        if self.encoder.reads_speech:
-            named = hashlib.blake2b(f"{self.seed}/{step}/{place}".encode(), digest_size=8).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(named, "big") >> 1)
-            mel_TM = self.features.get(index, generator)
-            return self.encoder(utterance, self.patches(len(mel_TM)), text_ids), mel_TM
-        return self.encoder(utterance, 0, text_ids), None
+        named = hashlib.blake2b(f"{self.seed}/{step}/{place}".encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(named, "big") >> 1)
+        mel_TM = self.features.get(index, generator) if self.encoder.reads_speech else None
+        example = self.encoder(utterance, 0 if mel_TM is None else self.patches(len(mel_TM)), self.text_ids[index])
+        if self.text_noise:
+            example = with_noise(example, self.text_noise, self.vocabulary, generator)
+        return example, mel_TM
 
 
 def only(batch: list[dict[str, Tensor]]) -> dict[str, Tensor]:
