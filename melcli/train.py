@@ -99,7 +99,6 @@ class Run:
         self.steps = t.steps or max(1, self.plan.steps(t.epochs or 1) // (world * t.accumulate))
         self.device, self.device_reason = pick_device()
         self.dtype, self.dtype_reason = pick_dtype(t.dtype, self.device)
-        self.unreadable: set[str] = set()
         if self.device == "cpu":
             keep_freed_memory()
             if t.row_tokens <= EAGER_ROW:
@@ -163,14 +162,9 @@ class Run:
             patches=self.processor.patches,
             pad_id=self.tokenizer.pad_token_id,
             seed=self.recipe.seed,
-            on_failure=self._failed,
+            on_failure=_left_out,
             text_noise=self.recipe.data.text_noise,
         )
-
-    def _failed(self, message: str) -> None:
-        if message not in self.unreadable:
-            self.unreadable.add(message)
-            console.warn(f"left out of training: {message}")
 
     def trainer(self, smoke: int | None = None) -> SpeechTrainer:
         """The trainer, with all callbacks."""
@@ -225,6 +219,10 @@ class Run:
             callbacks=[ProgressLines(), StopOnSignal(), *([StopAfter(smoke)] if smoke else [])],
         )
         return trainer
+
+
+def _left_out(message: str) -> None:
+    console.warn(f"left out of training: {message}")
 
 
 def default_folder(recipe: Recipe) -> Path:

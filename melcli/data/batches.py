@@ -25,7 +25,7 @@ class TrainingBatches(Dataset):
     Rows are as the plan has them, unless augmentation changed lengths: then the batch's utterances are shared out among its rows anew.
     Each utterance draws its augmentation from a generator seeded by (seed, batch, place in the batch), so a batch does not depend on which
     worker makes it or on what was made before, and an utterance that an epoch holds twice is heard differently. One whose audio cannot be
-    read is left out of its batch and `on_failure` is told; for a batch of nothing else the next one stands in.
+    read is left out of its batch and `on_failure` is told, once by each worker; for a batch of nothing else the next one stands in.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class TrainingBatches(Dataset):
         self.pad_id = pad_id
         self.seed = seed
         self.on_failure = on_failure
+        self.told: set[str] = set()
         self.text_noise = text_noise
         self.vocabulary = sorted({token for ids in text_ids for token in ids}) if text_noise else []
 
@@ -76,7 +77,7 @@ class TrainingBatches(Dataset):
                 try:
                     example = self._example(index, step, place)
                 except AudioError as error:
-                    self.on_failure(str(error))
+                    self._failed(str(error))
                     continue
                 as_planned &= len(example[0].input_ids) == self.plan.lengths[index]
                 planned[-1].append(len(examples))
@@ -84,6 +85,11 @@ class TrainingBatches(Dataset):
         if not as_planned:  # a change of speed changes lengths, which the plan does not know: share them out anew among as many rows
             planned = balanced([len(example.input_ids) for example, _ in examples], len(rows))
         return [[examples[i] for i in row] for row in planned if row]
+
+    def _failed(self, message: str) -> None:
+        if message not in self.told:
+            self.told.add(message)
+            self.on_failure(message)
 
     def _example(self, index: int, step: int, place: int) -> tuple[Example, Tensor | None]:
         utterance = self.features.utterances[index]
