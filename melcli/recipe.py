@@ -19,6 +19,7 @@ class Source(Section):
 
     source: str = Field(description="what to read; relative paths are looked up from data.root, then from the working directory")
     repeat: float = Field(1.0, gt=0, description="times an epoch goes through it; 0.5 takes a different random half each epoch")
+    task: Literal["asr", "text"] | None = Field(None, description="how its utterances become sequences; data.task unless given")
     augment: bool = Field(True, description="whether data.augment applies; shards were augmented when they were made and are never changed here")
 
 

@@ -80,9 +80,10 @@ class Run:
         self.data = setup.training_data(recipe.data, setup.reads_of(recipe.model), offline)
         self.tokenizer = self._tokenizer(resuming)
         self.model, self.processor = setup.build_model(recipe, self.tokenizer, self.data)
-        self.encoder = self.processor.encoder(recipe.data.task)
+        by_task = {task: self.processor.encoder(task) for task in set(self.data.tasks)}
+        self.encoders = [by_task[task] for task in self.data.tasks]
         utterances = self.data.features.utterances
-        self.text_ids = self.encoder.texts(utterances)
+        self.text_ids = self.encoders[0].texts(utterances)
         lengths = self._lengths(utterances)
         world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         self.plan = BatchPlan(
@@ -127,11 +128,11 @@ class Run:
         return {"early": early, "early_epochs": curriculum.epochs}
 
     def _lengths(self, utterances: Sequence[Utterance]) -> list[int]:
-        base = self.encoder.length(utterances[0], 0, [])
-        speech = self.encoder.reads_speech
-        patches = self.processor.patches
         frames = self.data.features.frames
-        return [base + (patches(n) if speech else 0) + len(ids) for n, ids in zip(frames, self.text_ids, strict=True)]
+        return [
+            encoder.length(u, self.processor.patches(n) if encoder.reads_speech else 0, ids)
+            for encoder, u, n, ids in zip(self.encoders, utterances, frames, self.text_ids, strict=True)
+        ]
 
     def decisions(self) -> dict[str, str]:
         """What was decided, and why."""
@@ -144,6 +145,7 @@ class Run:
             "device": f"{self.device}: {self.device_reason}",
             "dtype": f"{str(self.dtype).removeprefix('torch.')}: {self.dtype_reason}; weights stay float32",
             "data": f"{len(self.data.features.utterances)} utterances, {self.data.hours:.2f} h an epoch"
+            + (f", {texts} of them text alone" if (texts := self.data.tasks.count("text")) else "")
             + (f"; left out: {left_out}" if left_out else ""),
             "mel": f"{self.recipe.data.mel}: {self.processor.spec.frame_rate:g} frames/s, {self.processor.spec.n_mels} bins",
             "model": f"{count:,} parameters, {front:,} of them in {self.recipe.model.speech_input.get('kind')}; vocabulary {len(self.tokenizer)}",
@@ -156,7 +158,7 @@ class Run:
         return TrainingBatches(
             self.data.features,
             self.text_ids,
-            self.encoder,
+            self.encoders,
             self.plan,
             steps=self.steps * self.recipe.train.accumulate * self.world,
             patches=self.processor.patches,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ SPARE_BATCHES = 20  # that are tried in place of one of which no file can be rea
 
 
 class TrainingBatches(Dataset):
-    """Batch number `step` of the whole training.
+    """Batch number `step` of the whole training. encoders: that of each utterance's task.
 
     Rows are as the plan has them, unless augmentation changed lengths: then the batch's utterances are shared out among its rows anew.
     Each utterance draws its augmentation from a generator seeded by (seed, batch, place in the batch), so a batch does not depend on which
@@ -32,7 +32,7 @@ class TrainingBatches(Dataset):
         self,
         features: Joined,
         text_ids: list[list[int]],
-        encoder: Encoder,
+        encoders: Sequence[Encoder],
         plan: BatchPlan,
         *,
         steps: int,
@@ -44,7 +44,7 @@ class TrainingBatches(Dataset):
     ) -> None:
         self.features = features
         self.text_ids = text_ids
-        self.encoder = encoder
+        self.encoders = encoders
         self.plan = plan
         self.steps = steps
         self.patches = patches
@@ -95,9 +95,10 @@ class TrainingBatches(Dataset):
         utterance = self.features.utterances[index]
         named = hashlib.blake2b(f"{self.seed}/{step}/{place}".encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(named, "big") >> 1)
-        mel_TM = self.features.get(index, generator) if self.encoder.reads_speech else None
-        example = self.encoder(utterance, 0 if mel_TM is None else self.patches(len(mel_TM)), self.text_ids[index])
-        if self.text_noise:
+        encoder = self.encoders[index]
+        mel_TM = self.features.get(index, generator) if encoder.reads_speech else None
+        example = encoder(utterance, 0 if mel_TM is None else self.patches(len(mel_TM)), self.text_ids[index])
+        if self.text_noise and mel_TM is not None:
             example = with_noise(example, self.text_noise, self.vocabulary, generator)
         return example, mel_TM
 
