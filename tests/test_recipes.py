@@ -48,6 +48,8 @@ def test_tiny_en(shared_data, tmp_path, monkeypatch):
     recipe = recipes.load("tiny-en")
     monkeypatch.chdir(tmp_path)
     for entry in recipe.data.train:
+        if entry.task == "text":
+            continue
         source = "robotutor:words?limit=12" if "synth" in entry.source else f"{SOURCES[Path(entry.source).name]}limit=12"
         featurize(source, Path(entry.source), recipe.data.mel, jobs=1, root=shared_data)
     result = train(recipes.load("tiny-en", [f"data.root={shared_data}", *SMALL]), tmp_path / "run")
