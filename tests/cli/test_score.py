@@ -101,7 +101,7 @@ def test_failed_utterances_are_listed_and_not_counted(melcli: Melcli, transcribe
         (["--manifest", "broken.jsonl"], "broken.jsonl:2: not JSON"),
         (["--manifest", "silent.jsonl"], "silent.jsonl: none of its 1 utterances has a text to score against."),
         (["--manifest", "absent.jsonl"], "absent.jsonl: no such file"),
-        (["--manifest", "dev.jsonl", "--protocol", "plane"], "no normaliser is called 'plane'. Did you mean 'plain'?"),
+        (["--manifest", "dev.jsonl", "--protocol", "plane"], "no protocol is called 'plane'. Did you mean 'plain'?"),
         (["--manifest", "dev.jsonl", "--limit", "0"], "Invalid value for '--limit'"),
     ],
 )
