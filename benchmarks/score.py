@@ -23,8 +23,9 @@ from whisper_normalizer.english import EnglishTextNormalizer
 from melcli.scoring import openasr, protocol
 
 COMMON = """the be to of and a in that have it for not on with he as you do at this but his by from they we say her she or an will my all would there
-their what so up out if about who get which go me when make can like time no just him know take people into year your good some could them see other than
-then now look only come its over think also back after use two how our work first well way even new want because any these give day most us one""".split()
+their what so up out if about who get which go me when make can like time no just him know take people into year your good some could them
+see other than then now look only come its over think also back after use two how our work first well way even new want because any these
+give day most us one""".split()
 LESS_COMMON = """company quarter revenue meeting question project market government history children science weather language teacher morning
 evening window garden mountain river station coffee music picture letter building village island captain doctor""".split()
 SPECIAL = """twenty-three 1,500 $20 five% 1960s 32nd Mr. Dr. don't it's we're I've she'd can't gonna um uh hmm okay colour organise centre Stephen

@@ -32,6 +32,8 @@ _FULL_STOP = re.compile(r"\.([^0-9]|$)")
 _SIGN_WITHOUT_NUMBER = re.compile(r"[.$¢€£]([^0-9])")
 _PERCENT_WITHOUT_NUMBER = re.compile(r"([^0-9])%")
 _DIGIT = re.compile(r"\d")
+_SIGN = re.compile(r"[.$¢€£]")
+_PRICE_OR_ONE = re.compile(r"[1¢$€£]")
 _LONE_WORD = re.compile(r"([a-z]+)(?:'[a-z]+)?[.,?!;:]?")
 _SHORT_RUN = re.compile(r"\b[ai] [ai] [ai]\b")
 
@@ -145,7 +147,7 @@ class English:
         if self._acronyms and any(len(a) == 1 == len(b) for a, b in pairwise(words)):
             words = _join_spelled(words)
         text = " ".join(words)
-        if any(sign in text for sign in ".$¢€£"):
+        if _SIGN.search(text):
             text = _SIGN_WITHOUT_NUMBER.sub(r" \1", text)
         if "%" in text:
             text = _PERCENT_WITHOUT_NUMBER.sub(r"\1 ", text)
@@ -164,7 +166,7 @@ class English:
             run = tuple(group)
             found += self._run(run) if numeric else run
         text = " ".join(found)
-        return self._numbers.postprocess(text).split() if any(sign in text for sign in "1¢$€£") else found
+        return self._numbers.postprocess(text).split() if _PRICE_OR_ONE.search(text) else found
 
     def _number_run(self, run: tuple[str, ...]) -> tuple[str, ...]:
         """A run of words with its numbers in digits. One of more digits than Python reads, such as a model in a loop writes, stays as it is."""

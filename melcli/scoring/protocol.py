@@ -77,7 +77,7 @@ class Protocol:
         return None if rate is None else round(rate, self.places)
 
     def average(self, rates: Sequence[float | None]) -> float | None:
-        """The mean of sets' rates, each set counting the same and rounded first, as on the leaderboard. None where one is unknown or there is none."""
+        """The mean of sets' rates, each rounded first and counting the same, as on the leaderboard. None where one is unknown or there is none."""
         shown = [self.rounded(rate) for rate in rates if rate is not None]
         return round(sum(shown) / len(shown), self.places) if shown and len(shown) == len(rates) else None
 
