@@ -114,11 +114,10 @@ class English:
         """What a word becomes whatever stands around it, as long as all words around it are such too; None where that depends on them."""
         match = _LONE_WORD.fullmatch(token)
         found = None
-        if match and match[1] not in self._bound:
+        joins = "'" in token and match is not None and self._fillers.fullmatch(match[1])  # without "um", "um's" joins the word before it
+        if match and match[1] not in self._bound and not joins:
             form = self._in_full(token)
-            words = form.split()
-            free = all(word.isalpha() and word not in self._bound and (len(word) > 1 or word in "ai") for word in words)
-            if free and (words or "'" not in token):
+            if all(word.isalpha() and word not in self._bound and (len(word) > 1 or word in "ai") for word in form.split()):
                 found = form
         if len(self._lone) < MOST_WORDS:
             self._lone[token] = found

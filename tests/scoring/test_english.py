@@ -99,6 +99,29 @@ def test_fast_is_exact(name: str, text: str) -> None:
     assert FAST[name](text) == plain_english(text, RULES[name])
 
 
+ALMOST_ALONE = (
+    "the point and we",
+    "minus and we",
+    "it's been there",
+    "he'd gone there",
+    "she's got it",
+    "the b b said",
+    "dog's x",
+    "well um's there",
+    "she don um't say",
+    "we say and a half there",
+    "that's all right then",
+    "a i a say",
+    "oh well",
+)
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("text", ALMOST_ALONE)
+def test_words_that_only_seem_to_speak_for_themselves(name: str, text: str) -> None:
+    assert FAST[name](text) == plain_english(text, RULES[name])
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_fast_is_exact_on_a_large_corpus(name: str) -> None:
     """Words that speak for themselves are frequent here, so that both ways through are taken, and words are remembered from text to text."""
