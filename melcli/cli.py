@@ -213,7 +213,7 @@ def score(
     manifest: Annotated[list[str] | None, typer.Option(metavar="SOURCE", help="A manifest, folder or corpus with texts; may repeat.")] = None,
     hyp: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="JSONL with text and pred_text, instead of a model; may repeat.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="A model's name, folder or hub id; may repeat.  [default: tiny-en]")] = None,
-    protocol: Annotated[str, typer.Option(help="How texts are normalised: plain or none.")] = "plain",
+    protocol: Annotated[str, typer.Option(metavar="NAME", help="How texts are compared; see `models ls --kind protocol`.")] = "plain",
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N utterances of each set.")] = None,
     format: Annotated[Literal["table", "json"], typer.Option("--format", "-f", help="What to print.")] = "table",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="JSONL file for every raw text and transcript.")] = None,

@@ -1,4 +1,4 @@
-"""The one table of everything that has a name: inputs, mel presets, tasks, models, recipes, corpora, normalisers.
+"""The one table of everything that has a name: inputs, mel presets, tasks, models, recipes, corpora, protocols.
 
 An entry says what a name stands for without importing it, so that listing is instant; `Entry.load()` imports the target when it is wanted.
 Other packages add entries through the entry-point group `melcli.plugins`: each entry point is an iterable of `Entry`, or a function that returns one.
@@ -16,7 +16,7 @@ from typing import Any
 
 from melcli.errors import RegistryError, nearest
 
-KINDS = ("speech-input", "speech-output", "mel", "task", "model", "recipe", "corpus", "score-set", "normaliser", "vocoder")
+KINDS = ("speech-input", "speech-output", "mel", "task", "model", "recipe", "corpus", "score-set", "normaliser", "protocol", "vocoder")
 FILE_KINDS = ("model", "recipe")
 PACKAGE = Path(__file__).parent
 
@@ -90,6 +90,11 @@ BUILT_IN = (
     _corpus("synth", "speech made on the spot by flite, espeak-ng and festival; synth?hours=2", "the text's own"),
     Entry("normaliser", "plain", "melcli.scoring.normalize:plain", "lower case, no punctuation but apostrophes, single spaces"),
     Entry("normaliser", "none", "melcli.scoring.normalize:none", "the text as it is, single spaces"),
+    Entry("protocol", "openasr-2026", "melcli.scoring.openasr:OPENASR", "OpenASR leaderboard of 2026, English: more rules, compounds may merge"),
+    Entry("protocol", "openasr-classic", "melcli.scoring.openasr:CLASSIC", "OpenASR leaderboard up to March 2026, English: Whisper's rules"),
+    Entry("protocol", "openasr-ml", "melcli.scoring.openasr:MULTILINGUAL", "OpenASR leaderboard, any language: no signs, compounds may merge"),
+    Entry("protocol", "plain", "melcli.scoring.protocol:PLAIN", "normaliser plain, plain WER, no pair left out"),
+    Entry("protocol", "none", "melcli.scoring.protocol:NONE", "normaliser none, plain WER, no pair left out"),
 )
 
 plugin_errors: list[str] = []

@@ -16,7 +16,8 @@ from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError, UsageError
 from melcli.files import write_text
 from melcli.inputs import AudioInput
-from melcli.scoring import normalize, wer
+from melcli.scoring import protocol as protocols
+from melcli.scoring.protocol import Protocol
 from melcli.scoring.wer import ErrorCounts
 
 if TYPE_CHECKING:
@@ -89,13 +90,13 @@ def score(
     and one set, otherwise FILE-MODEL-SET.jsonl. load: makes a Transcriber of a model's name. done: called after each set.
     Raises UsageError, ManifestError, RegistryError; an utterance that fails is listed in the report and not counted.
     """
-    normaliser = normalize.get(protocol)
+    rules = protocols.get(protocol)
     if bool(manifests) == bool(hypotheses):
         raise UsageError("score needs either --manifest SOURCE (and --model) or --hyp FILE.jsonl.")
     if output is not None and hypotheses:
         raise UsageError("-o writes what a model transcribes; with --hyp the transcripts are in a file already.")
     if hypotheses:
-        return [_score_files(hypotheses, protocol, normaliser, limit)]
+        return [_score_files(hypotheses, rules, limit)]
     if output is not None:
         _check_output(output, [str(path) for path in manifests])
     sets = {name: _references(source, root, limit, offline) for name, source in _set_names(manifests).items()}
@@ -106,7 +107,7 @@ def score(
         for name, (utterances, without_text) in sets.items():
             report.failures += [(u.id, "no text to score against") for u in without_text]
             rows, wall = _decode(transcriber, utterances, report)
-            report.sets[name] = SetScore(_count(rows, normaliser), sum(row["duration"] for row in rows), wall)
+            report.sets[name] = SetScore(_count(rows, rules), sum(row["duration"] for row in rows), wall)
             if output is not None:
                 _write(output if len(models) * len(sets) == 1 else _expanded(output, model, name), rows)
             done(model, name)
@@ -152,13 +153,13 @@ def _decode(transcriber: Transcriber, utterances: Sequence[Utterance], report: R
     return [rows[name] for name in by_name if name in rows], wall
 
 
-def _score_files(files: Sequence[Path], protocol: str, normaliser: normalize.Normaliser, limit: int | None) -> Report:
-    report = Report(protocol, None)
+def _score_files(files: Sequence[Path], protocol: Protocol, limit: int | None) -> Report:
+    report = Report(protocol.name, None)
     for name, source in _set_names([str(file) for file in files]).items():
         rows = _hypotheses(Path(source))[:limit]
         durations = [row.get("duration") for row in rows]
         known = all(isinstance(d, int | float) and not isinstance(d, bool) for d in durations)
-        report.sets[name] = SetScore(_count(rows, normaliser), sum(durations) if known else None)
+        report.sets[name] = SetScore(_count(rows, protocol), sum(durations) if known else None)
     return report
 
 
@@ -179,8 +180,9 @@ def _hypotheses(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _count(rows: Sequence[dict[str, Any]], normaliser: normalize.Normaliser) -> ErrorCounts:
-    return wer.score([normaliser(row["text"]) for row in rows], [normaliser(row["pred_text"]) for row in rows])
+def _count(rows: Sequence[dict[str, Any]], protocol: Protocol) -> ErrorCounts:
+    each = protocol.score_each([row["text"] for row in rows], [row["pred_text"] for row in rows])
+    return sum((counts for counts in each if counts is not None), ErrorCounts())
 
 
 def _set_names(sources: Sequence[str]) -> dict[str, str]:

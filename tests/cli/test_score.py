@@ -101,7 +101,7 @@ def test_failed_utterances_are_listed_and_not_counted(melcli: Melcli, transcribe
         (["--manifest", "broken.jsonl"], "broken.jsonl:2: not JSON"),
         (["--manifest", "silent.jsonl"], "silent.jsonl: none of its 1 utterances has a text to score against."),
         (["--manifest", "absent.jsonl"], "absent.jsonl: no such file"),
-        (["--manifest", "dev.jsonl", "--protocol", "plane"], "no normaliser is called 'plane'. Did you mean 'plain'?"),
+        (["--manifest", "dev.jsonl", "--protocol", "plane"], "no protocol is called 'plane'. Did you mean 'plain'?"),
         (["--manifest", "dev.jsonl", "--limit", "0"], "Invalid value for '--limit'"),
     ],
 )
@@ -125,3 +125,20 @@ def test_what_cannot_be_written_is_known_before_decoding(melcli: Melcli, transcr
     ran = melcli("score", "--manifest", "dev.jsonl", "-o", talks / "deep")
     assert ran.code == 2 and "is a folder, and -o takes a file" in ran.err
     assert transcriber.heard == [] and manifest.read_text() == before
+
+
+def test_leaderboard_protocols(melcli: Melcli, talks: Path) -> None:
+    write(
+        talks / "rows.jsonl",
+        {"text": "Uh, Stephen's white paper, OK?", "pred_text": "Steven's whitepaper okay"},
+        {"text": "ignore time segment in scoring", "pred_text": "anything"},
+        {"text": "twenty dollars", "pred_text": "$20"},
+    )
+    found = {}
+    for name in ("openasr-2026", "openasr-classic", "plain"):
+        report = json.loads(melcli("score", "--hyp", "rows.jsonl", "--protocol", name, "-f", "json").out)
+        assert report["protocol"] == name
+        found[name] = report["sets"]["rows"]
+    assert (found["openasr-2026"]["wer"], found["openasr-2026"]["utterances"], found["openasr-2026"]["words"]) == (0.0, 2, 6)
+    assert (found["openasr-classic"]["wer"], found["openasr-classic"]["words"]) == (66.67, 6)
+    assert (found["plain"]["utterances"], found["plain"]["words"]) == (3, 12)
