@@ -331,7 +331,7 @@ def _given(context: typer.Context, *without: str) -> list[str]:
     given: list[str] = []
     for option in context.command.params:
         value = context.params[option.name]
-        if option.name not in without and value is not None and value is not False:
+        if option.name not in without and context.get_parameter_source(option.name).name == "COMMANDLINE":
             for one in value if isinstance(value, list | tuple) else [value]:
                 given += [option.opts[0]] if one is True else [option.opts[0], str(one)]
     return given

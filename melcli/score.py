@@ -21,7 +21,7 @@ from melcli.scoring import normalize, results
 from melcli.scoring.chunks import join_chunks
 from melcli.scoring.leaderboard import to_csv
 from melcli.scoring.protocol import Protocol
-from melcli.scoring.sets import ScoreSet, by_label, default_protocol, open_sets
+from melcli.scoring.sets import ScoreSet, by_label, default_protocol, in_order, open_sets
 from melcli.scoring.tally import COLUMNS, Report, tally
 
 __all__ = ["COLUMNS", "DEFAULT_FOLDER", "Report", "score"]
@@ -168,7 +168,8 @@ def _score_model_files(
 ) -> Report:
     report = Report(protocol.name, model)
     missing = [(name, "no result file") for name in loaded if name not in files]
-    for name, path in files.items():
+    for name in in_order(files):
+        path = files[name]
         rows = results.read(path)
         if not rows:
             raise ManifestError(f"{path}: holds no rows.")

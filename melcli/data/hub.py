@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from melcli.data.hf import DURATION, ID
-from melcli.data.parquet import read_parquet, read_table, text_column, utterance_of
+from melcli.data.parquet import CHUNK_KEYS, read_parquet, read_table, text_column, utterance_of
 from melcli.data.rows import read_lines
 from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError
@@ -59,10 +59,18 @@ def read_split(split: HubSplit, root: Path | None = None, offline: bool = False)
         utterances = [utterance for path in files for utterance in _read_listing(path, references)]
     if not utterances:
         raise ManifestError(f"{files[0]}: no rows")
-    lost = sorted({str(u.extra.get("parent_id")) for u in utterances if u.text is None}) if references is not None else []
+    if references is not None:
+        _check_pieces(utterances, split, files[0])
+    return utterances
+
+
+def _check_pieces(utterances: Sequence[Utterance], split: HubSplit, where: Path) -> None:
+    """Raises ManifestError where an utterance does not say which piece of which recording it is, or that recording has no text."""
+    if lacking := [key for key in CHUNK_KEYS if any(key not in u.extra for u in utterances)]:
+        raise ManifestError(f"{where}: no '{lacking[0]}' in some rows; the pieces of a recording cannot be put together without it")
+    lost = sorted({str(u.extra["parent_id"]) for u in utterances if u.text is None})
     if lost:
         raise ManifestError(f"{split.repo}: no text in {split.references} for {', '.join(lost[:5])}; the two are of different versions")
-    return utterances
 
 
 def in_mirror(split: HubSplit, root: Path | None) -> bool:
@@ -76,7 +84,7 @@ def _locate(split: HubSplit, root: Path | None, offline: bool, more: Sequence[st
     if not found:
         found = _find(_fetch(split, root, offline, more), split)
         if not found:
-            raise ManifestError(f"{split.repo}: holds no {split.patterns()[0]}; it was laid out anew, and this version of melcli cannot read it")
+            raise ManifestError(f"{split.repo}: holds no {split.patterns()[0]}; it was laid out anew, or is not all on this machine")
     _check_whole(found)
     return found
 
@@ -106,8 +114,7 @@ def _fetch(split: HubSplit, root: Path | None, offline: bool, more: Sequence[str
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    place = f"{(root or Path('ROOT')) / split.repo / split.patterns()[0]}"
-    remedy = f"place its files at {place} and give --root {root or 'ROOT'}"
+    remedy = f"place its files in {(root or Path('ROOT')) / split.repo / split.config}, named as on the hub, and give --root {root or 'ROOT'}"
     try:
         return Path(snapshot_download(split.repo, repo_type="dataset", allow_patterns=[*split.patterns(), *more], local_files_only=offline))
     except (GatedRepoError, RepositoryNotFoundError):

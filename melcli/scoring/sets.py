@@ -11,13 +11,13 @@ dev.jsonl, FOLDER, digits:test     any other source (data/manifest.py)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from melcli import registry
 from melcli.data.utterance import Utterance
-from melcli.errors import RegistryError, nearest
+from melcli.errors import ManifestError, RegistryError, nearest
 
 LEADERBOARD = "hf-audio/open-asr-leaderboard"
 CLASSIC = "hf-audio/esb-datasets-test-only-sorted"
@@ -61,6 +61,10 @@ class ScoreSet:
             split = hub.HubSplit(*self.source.removeprefix("hf:").split(":"), self.references)
             if self.column is not None or hub.in_mirror(split, at):
                 return hub.read_split(split, at, offline)
+            try:
+                return manifest.read_source(self.source, root=root, offline=offline)
+            except ManifestError as error:
+                raise ManifestError(f"{error}; it may be placed in {at / split.repo / split.config}, as parquet files named as on the hub") from None
         return manifest.read_source(self.source, root=root, offline=offline)
 
 
@@ -144,6 +148,12 @@ def by_label(label: str) -> str:
         if isinstance(entry, ScoreSet) and any(f"_{label}".endswith((f"_{tail}", f"-{tail}")) for tail in entry.tails):
             return entry.name
     return label
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of sets in the order of the leaderboard, others behind them."""
+    order = [entry.name for entry in SETS.values()]
+    return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
 
 
 def leaderboard_of(names: Sequence[str]) -> ScoreGroup | None:
