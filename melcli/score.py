@@ -142,7 +142,7 @@ def _weights(model: str) -> str:
     """A digest of a model's weights where they are on this machine, so that results of one training do not go on with those of another."""
     folder = Path(registry.get("model", model).load()) if model in registry.names("model") and not Path(model).exists() else Path(model)
     state = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []:
+    for path in sorted(folder.glob("*.safetensors")) or sorted((folder / "model").glob("*.safetensors")):
         with path.open("rb") as file:
             state.update(hashlib.file_digest(file, "sha256").digest())
     return state.hexdigest()[:16]

@@ -42,7 +42,10 @@ def join_chunks(rows: Sequence[ResultRow], where: str, expected: Sequence[tuple[
 def _join(parent: str, parts: Sequence[ResultRow]) -> ResultRow:
     text = " ".join(row.pred_text.strip() for row in parts if row.pred_text.strip())
     duration, time = (_sum([getattr(row, key) for row in parts]) for key in ("duration", "time"))
-    return replace(parts[0], audio_filepath=parent, duration=duration, time=time, pred_text=text, parent_id=None, chunk_index=None)
+    reason = next((row.finish_reason for row in parts if row.finish_reason != "eos"), "eos")
+    return replace(
+        parts[0], audio_filepath=parent, duration=duration, time=time, pred_text=text, parent_id=None, chunk_index=None, finish_reason=reason
+    )
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

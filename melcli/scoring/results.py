@@ -29,6 +29,7 @@ class ResultRow:
 
     audio_filepath: what the utterance is called, unique in its file. duration, time: seconds of audio, and seconds it took. text, pred_text: the
     reference and the hypothesis, both as they came. speaker, parent_id, chunk_index: where known; a call cut into chunks shares its parent_id.
+    finish_reason: why decoding stopped (eos, length, repetition, silence), where known.
     """
 
     audio_filepath: str
@@ -39,6 +40,7 @@ class ResultRow:
     speaker: str | None = None
     parent_id: str | None = None
     chunk_index: int | None = None
+    finish_reason: str | None = None
 
 
 def file_name(model: str, label: str) -> str:
@@ -69,7 +71,7 @@ def _row(row: Mapping[str, Any], where: str) -> ResultRow:
         raise ManifestError(f"{where}: no '{'text' if key else 'pred_text'}'; a row holds 'text' and one of: {', '.join(HYPOTHESIS_KEYS)}.")
     if not isinstance(row["text"], str) or not isinstance(row[key], str):
         raise ManifestError(f"{where}: 'text' and '{key}' must both be strings.")
-    index, parent, speaker = row.get("chunk_index"), row.get("parent_id"), row.get("speaker")
+    index, parent, speaker, reason = row.get("chunk_index"), row.get("parent_id"), row.get("speaker"), row.get("finish_reason")
     if (parent is None) != (index is None) or (index is not None and (isinstance(index, bool) or not isinstance(index, int))):
         raise ManifestError(f"{where}: 'parent_id' and 'chunk_index' (a whole number) go together.")
     return ResultRow(
@@ -81,6 +83,7 @@ def _row(row: Mapping[str, Any], where: str) -> ResultRow:
         speaker=None if speaker is None else str(speaker),
         parent_id=None if parent is None else str(parent),
         chunk_index=index,
+        finish_reason=None if reason is None else str(reason),
     )
 
 
@@ -95,7 +98,7 @@ def _seconds(value: object, key: str, where: str) -> float | None:
 def to_line(row: ResultRow) -> str:
     """One line of a result file. The leaderboard's fields are always there, further ones where known."""
     fields = asdict(row)
-    for key in ("speaker", "parent_id", "chunk_index"):
+    for key in ("speaker", "parent_id", "chunk_index", "finish_reason"):
         if fields[key] is None:
             del fields[key]
     return json.dumps(fields, ensure_ascii=False) + "\n"

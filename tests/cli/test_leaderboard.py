@@ -86,7 +86,7 @@ def test_all_seven_sets(finished: Path) -> None:
         )
     )
     row = lines(file_of(finished / "results", "gigaspeech"))[0]
-    assert list(row) == ["audio_filepath", "duration", "time", "text", "pred_text"]
+    assert list(row) == ["audio_filepath", "duration", "time", "text", "pred_text", "finish_reason"]
     assert row["audio_filepath"] == "digits-awb" and row["text"] == "Nine zero four seven six two." and row["time"] > 0
 
 

@@ -59,6 +59,7 @@ def test_rows_are_kept_raw_and_can_be_scored_again(melcli: Melcli, transcriber: 
     file = "out/MODEL_tiny-en_DATASET_dev.jsonl"
     rows = [json.loads(line) for line in (talks / file).read_text().splitlines()]
     expected = {"audio_filepath": str(talks / "a.wav"), "duration": 1.5, "time": 0.1, "text": "Hello, there!", "pred_text": "hello there"}
+    expected["finish_reason"] = "eos"
     assert rows[0] == expected and len(rows) == 3
     transcriber.loaded.clear()
     report = json.loads(melcli("score", "--hyp", file, "-f", "json").out)
