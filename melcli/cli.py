@@ -266,7 +266,8 @@ def score(
 
         options = {"device": device, "dtype": dtype, "batch_size": size, "beam": beam, "ctc_weight": ctc_weight, "offline": offline}
         transcriber = Transcriber.load(name, warm_up=WARM_UP_BATCHES if sets else 0, **options)
-        console.decided(transcriber.decisions, title=name if model and len(model) > 1 else "")
+        if launch.is_first():
+            console.decided(transcriber.decisions, title=name if model and len(model) > 1 else "")
         return transcriber
 
     with console.progress("score", None) as bar:
