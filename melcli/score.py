@@ -22,7 +22,7 @@ from melcli.scoring.chunks import join_chunks
 from melcli.scoring.leaderboard import to_csv
 from melcli.scoring.protocol import Protocol
 from melcli.scoring.sets import ScoreSet, by_label, default_protocol, in_order, open_sets
-from melcli.scoring.tally import COLUMNS, Report, tally
+from melcli.scoring.tally import COLUMNS, Report
 
 __all__ = ["COLUMNS", "DEFAULT_FOLDER", "Report", "score"]
 
@@ -133,7 +133,7 @@ def _score_model(
             kept = [rows[utterance] for utterance in one.utterances if utterance in rows]
             whole, incomplete = join_chunks(kept, str(file), one.pieces)
             report.failures += [(parent, "not scored, since pieces of it are missing") for parent in incomplete]
-            report.sets[name] = tally([row for row in whole if row.audio_filepath not in incomplete], protocol)
+            report.add(name, [row for row in whole if row.audio_filepath not in incomplete], protocol)
         done(model, name)
     return report
 
@@ -179,7 +179,7 @@ def _score_model_files(
             missing += _missing(one, [row.audio_filepath for row in rows], path)
         missing += [(parent, f"pieces of it are missing from {path}") for parent in incomplete]
         kept = whole if allow_missing else [row for row in whole if row.audio_filepath not in incomplete]
-        report.sets[name] = tally(kept, protocol)
+        report.add(name, kept, protocol)
     report.failures += [] if allow_missing else missing
     return report
 

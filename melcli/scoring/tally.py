@@ -34,6 +34,13 @@ class Report:
     sets: dict[str, SetScore] = field(default_factory=dict)
     failures: list[tuple[str, str]] = field(default_factory=list)
 
+    def add(self, name: str, rows: Sequence[ResultRow], protocol: Protocol) -> None:
+        """Count the errors and seconds of a set, over the rows that the protocol counts."""
+        each = protocol.score_each([row.text for row in rows], [row.pred_text for row in rows])
+        scored = [(row, counts) for row, counts in zip(rows, each, strict=True) if counts is not None]
+        audio, time = (_sum([getattr(row, key) for row, _ in scored]) for key in ("duration", "time"))
+        self.sets[name] = SetScore(sum((counts for _, counts in scored), ErrorCounts()), audio, time)
+
     def as_dict(self) -> dict[str, Any]:
         """The object of `score -f json`: rates in percent, unknown values null.
 
@@ -70,15 +77,6 @@ class Report:
 
 
 COLUMNS = ("model", "set", "WER %", "CER %", "sub", "del", "ins", "words", "utterances", "audio s", "RTFx")
-
-
-def tally(rows: Sequence[ResultRow], protocol: Protocol) -> SetScore:
-    """Errors and seconds over the rows that the protocol counts."""
-    each = protocol.score_each([row.text for row in rows], [row.pred_text for row in rows])
-    scored = [(row, counts) for row, counts in zip(rows, each, strict=True) if counts is not None]
-    counts = sum((counts for _, counts in scored), ErrorCounts())
-    audio, time = (_sum([getattr(row, key) for row, _ in scored]) for key in ("duration", "time"))
-    return SetScore(counts, audio, time)
 
 
 def _sum(values: Sequence[float | None]) -> float | None:
