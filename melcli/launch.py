@@ -1,4 +1,4 @@
-"""Several processes for one training, one a device: started here for `--devices N`, or by torchrun, whose variables are the ones used."""
+"""Several processes for one training or scoring, one a device: started here for `--devices N`, or by torchrun, whose variables are the ones used."""
 
 from __future__ import annotations
 

@@ -70,6 +70,16 @@ def test_audio_that_cannot_be_decoded_is_one_utterances_fault(tmp_path: Path) ->
             load_utterance(utterance, 16000)
 
 
+def test_pieces_may_be_in_parquet_files_too(tmp_path: Path) -> None:
+    split = HubSplit("o/pieces", "", "test", "o/whole")
+    rows = [{"audio": row["audio"], "parent_id": "c", "chunk_index": i} for i, row in enumerate(mirror.rows("x", "text", "x"))]
+    mirror.write_parquet(tmp_path / "o/pieces/data/test-00000-of-00001.parquet", rows)
+    mirror.write_parquet(tmp_path / "o/whole/data/test-00000-of-00001.parquet", [{"id": "c", "audio": rows[0]["audio"], "text": "All of it."}])
+    utterances = hub.read_split(split, tmp_path)
+    assert [(u.text, dict(u.extra)) for u in utterances] == [("All of it.", {"parent_id": "c", "chunk_index": i}) for i in range(2)]
+    assert len(load_utterance(utterances[1], 16000)) > 16000
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_pieces_need_to_say_whose_they_are(tmp_path: Path, suffix: str) -> None:
     split = HubSplit("o/pieces", "", "test", "o/whole")
