@@ -64,7 +64,7 @@ def main() -> None:
     items = []
     for index, utterance in enumerate(features.utterances):
         mel_TM = features.get(index, None)
-        items.append((run.encoder(utterance, run.processor.patches(len(mel_TM)), run.text_ids[index]), mel_TM))
+        items.append((run.encoders[index](utterance, run.processor.patches(len(mel_TM)), run.text_ids[index]), mel_TM))
     lengths = [len(example.input_ids) for example, _ in items]
     t = recipe.train
     plan = BatchPlan(lengths, fingerprint="benchmark", seed=1, tokens_per_batch=t.tokens_per_batch, row_tokens=t.row_tokens)

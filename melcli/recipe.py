@@ -19,6 +19,7 @@ class Source(Section):
 
     source: str = Field(description="what to read; relative paths are looked up from data.root, then from the working directory")
     repeat: float = Field(1.0, gt=0, description="times an epoch goes through it; 0.5 takes a different random half each epoch")
+    task: Literal["asr", "text"] | None = Field(None, description="how its utterances become sequences; data.task unless given")
     augment: bool = Field(True, description="whether data.augment applies; shards were augmented when they were made and are never changed here")
 
 
@@ -33,6 +34,7 @@ class DataSection(Section):
     max_seconds: float = Field(20.0, gt=0, description="longer utterances are left out, counted and said")
     augment: dict[str, Any] | None = Field(None, description="options of audio augmentation, see melcli.audio.augment.Augment")
     spec_augment: dict[str, Any] | None = Field(None, description="options of melcli.audio.augment.SpecAugment, applied to the log-mel in training")
+    text_noise: float = Field(0.0, ge=0, lt=1, description="share of target tokens that the model reads as others in training, so that it listens")
     workers: int = Field(1, ge=0, description="processes that decode and extract features")
 
 

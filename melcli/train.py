@@ -69,10 +69,6 @@ class Evaluation:
         return rates
 
 
-def _loader_worker(_: int) -> None:
-    torch.set_num_threads(1)
-
-
 class Run:
     """A training that is set up and not yet started."""
 
@@ -84,9 +80,10 @@ class Run:
         self.data = setup.training_data(recipe.data, setup.reads_of(recipe.model), offline)
         self.tokenizer = self._tokenizer(resuming)
         self.model, self.processor = setup.build_model(recipe, self.tokenizer, self.data)
-        self.encoder = self.processor.encoder(recipe.data.task)
+        by_task = {task: self.processor.encoder(task) for task in set(self.data.tasks)}
+        self.encoders = [by_task[task] for task in self.data.tasks]
         utterances = self.data.features.utterances
-        self.text_ids = self.encoder.texts(utterances)
+        self.text_ids = self.encoders[0].texts(utterances)
         lengths = self._lengths(utterances)
         world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         self.plan = BatchPlan(
@@ -103,7 +100,6 @@ class Run:
         self.steps = t.steps or max(1, self.plan.steps(t.epochs or 1) // (world * t.accumulate))
         self.device, self.device_reason = pick_device()
         self.dtype, self.dtype_reason = pick_dtype(t.dtype, self.device)
-        self.unreadable: set[str] = set()
         if self.device == "cpu":
             keep_freed_memory()
             if t.row_tokens <= EAGER_ROW:
@@ -132,11 +128,11 @@ class Run:
         return {"early": early, "early_epochs": curriculum.epochs}
 
     def _lengths(self, utterances: Sequence[Utterance]) -> list[int]:
-        base = self.encoder.length(utterances[0], 0, [])
-        speech = self.encoder.reads_speech
-        patches = self.processor.patches
         frames = self.data.features.frames
-        return [base + (patches(n) if speech else 0) + len(ids) for n, ids in zip(frames, self.text_ids, strict=True)]
+        return [
+            encoder.length(u, self.processor.patches(n) if encoder.reads_speech else 0, ids)
+            for encoder, u, n, ids in zip(self.encoders, utterances, frames, self.text_ids, strict=True)
+        ]
 
     def decisions(self) -> dict[str, str]:
         """What was decided, and why."""
@@ -149,6 +145,7 @@ class Run:
             "device": f"{self.device}: {self.device_reason}",
             "dtype": f"{str(self.dtype).removeprefix('torch.')}: {self.dtype_reason}; weights stay float32",
             "data": f"{len(self.data.features.utterances)} utterances, {self.data.hours:.2f} h an epoch"
+            + (f", {texts} of them text alone" if (texts := self.data.tasks.count("text")) else "")
             + (f"; left out: {left_out}" if left_out else ""),
             "mel": f"{self.recipe.data.mel}: {self.processor.spec.frame_rate:g} frames/s, {self.processor.spec.n_mels} bins",
             "model": f"{count:,} parameters, {front:,} of them in {self.recipe.model.speech_input.get('kind')}; vocabulary {len(self.tokenizer)}",
@@ -161,19 +158,15 @@ class Run:
         return TrainingBatches(
             self.data.features,
             self.text_ids,
-            self.encoder,
+            self.encoders,
             self.plan,
             steps=self.steps * self.recipe.train.accumulate * self.world,
             patches=self.processor.patches,
             pad_id=self.tokenizer.pad_token_id,
             seed=self.recipe.seed,
-            on_failure=self._failed,
+            on_failure=_left_out,
+            text_noise=self.recipe.data.text_noise,
         )
-
-    def _failed(self, message: str) -> None:
-        if message not in self.unreadable:
-            self.unreadable.add(message)
-            console.warn(f"left out of training: {message}")
 
     def trainer(self, smoke: int | None = None) -> SpeechTrainer:
         """The trainer, with all callbacks."""
@@ -228,6 +221,10 @@ class Run:
             callbacks=[ProgressLines(), StopOnSignal(), *([StopAfter(smoke)] if smoke else [])],
         )
         return trainer
+
+
+def _left_out(message: str) -> None:
+    console.warn(f"left out of training: {message}")
 
 
 def default_folder(recipe: Recipe) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,25 +13,26 @@ from melcli.data.collate import pack
 from melcli.data.features import Joined
 from melcli.data.packing import BatchPlan, balanced
 from melcli.data.tasks import Encoder, Example
+from melcli.data.text_noise import with_noise
 from melcli.errors import AudioError
 
 SPARE_BATCHES = 20  # that are tried in place of one of which no file can be read
 
 
 class TrainingBatches(Dataset):
-    """Batch number `step` of the whole training.
+    """Batch number `step` of the whole training. encoders: that of each utterance's task.
 
     Rows are as the plan has them, unless augmentation changed lengths: then the batch's utterances are shared out among its rows anew.
     Each utterance draws its augmentation from a generator seeded by (seed, batch, place in the batch), so a batch does not depend on which
     worker makes it or on what was made before, and an utterance that an epoch holds twice is heard differently. One whose audio cannot be
-    read is left out of its batch and `on_failure` is told; for a batch of nothing else the next one stands in.
+    read is left out of its batch and `on_failure` is told, once by each worker; for a batch of nothing else the next one stands in.
     """
 
     def __init__(
         self,
         features: Joined,
         text_ids: list[list[int]],
-        encoder: Encoder,
+        encoders: Sequence[Encoder],
         plan: BatchPlan,
         *,
         steps: int,
@@ -39,16 +40,20 @@ class TrainingBatches(Dataset):
         pad_id: int,
         seed: int,
         on_failure: Callable[[str], None],
+        text_noise: float = 0.0,
     ) -> None:
         self.features = features
         self.text_ids = text_ids
-        self.encoder = encoder
+        self.encoders = encoders
         self.plan = plan
         self.steps = steps
         self.patches = patches
         self.pad_id = pad_id
         self.seed = seed
         self.on_failure = on_failure
+        self.told: set[str] = set()
+        self.text_noise = text_noise
+        self.vocabulary = sorted({token for ids in text_ids for token in ids}) if text_noise else []
 
     def __len__(self) -> int:
         return self.steps
@@ -72,7 +77,7 @@ class TrainingBatches(Dataset):
                 try:
                     example = self._example(index, step, place)
                 except AudioError as error:
-                    self.on_failure(str(error))
+                    self._failed(str(error))
                     continue
                 as_planned &= len(example[0].input_ids) == self.plan.lengths[index]
                 planned[-1].append(len(examples))
@@ -81,15 +86,21 @@ class TrainingBatches(Dataset):
             planned = balanced([len(example.input_ids) for example, _ in examples], len(rows))
         return [[examples[i] for i in row] for row in planned if row]
 
+    def _failed(self, message: str) -> None:
+        if message not in self.told:
+            self.told.add(message)
+            self.on_failure(message)
+
     def _example(self, index: int, step: int, place: int) -> tuple[Example, Tensor | None]:
         utterance = self.features.utterances[index]
-        text_ids = self.text_ids[index]
-        if self.encoder.reads_speech:
-            named = hashlib.blake2b(f"{self.seed}/{step}/{place}".encode(), digest_size=8).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(named, "big") >> 1)
-            mel_TM = self.features.get(index, generator)
-            return self.encoder(utterance, self.patches(len(mel_TM)), text_ids), mel_TM
-        return self.encoder(utterance, 0, text_ids), None
+        named = hashlib.blake2b(f"{self.seed}/{step}/{place}".encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(named, "big") >> 1)
+        encoder = self.encoders[index]
+        mel_TM = self.features.get(index, generator) if encoder.reads_speech else None
+        example = encoder(utterance, 0 if mel_TM is None else self.patches(len(mel_TM)), self.text_ids[index])
+        if self.text_noise and mel_TM is not None:
+            example = with_noise(example, self.text_noise, self.vocabulary, generator)
+        return example, mel_TM
 
 
 def only(batch: list[dict[str, Tensor]]) -> dict[str, Tensor]:

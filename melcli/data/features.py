@@ -79,6 +79,17 @@ class ShardFeatures:
         return self.shards.mel(self.kept[index])
 
 
+class TextFeatures:
+    """Utterances of which only the text is read."""
+
+    def __init__(self, utterances: Sequence[Utterance]) -> None:
+        self.utterances = utterances
+        self.frames = [0] * len(utterances)
+
+    def get(self, index: int, generator: torch.Generator | None) -> Tensor:
+        raise TypeError("text has no features")
+
+
 class Joined:
     """Several sources behind one index, with SpecAugment over all of them."""
 

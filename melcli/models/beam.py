@@ -97,6 +97,7 @@ def beam_search(rows: Rows, stops: Sequence[int], max_tokens: Sequence[int], bea
             lm_BK = torch.cat([lm_BK, torch.where(missing, log_probs_BV.gather(1, ends_BE), -torch.inf)], 1)
             tokens_BK = torch.cat([tokens_BK, ends_BE], 1)
         live = [hypothesis for search in alive for hypothesis in search.live]
+        owners = [search for search in alive for _ in search.live]
         lm_BK = lm_BK + torch.tensor([[h.lm] for h in live], device=lm_BK.device)
         scores_BK = lm_BK if joint is None else (1 - beam.ctc_weight) * lm_BK + beam.ctc_weight * joint.ask(tokens_BK)
         lm, tokens, scores = lm_BK.tolist(), tokens_BK.tolist(), scores_BK.tolist()
@@ -114,7 +115,8 @@ def beam_search(rows: Rows, stops: Sequence[int], max_tokens: Sequence[int], bea
         alive = [search for search in alive if search.live]
         if alive:
             chosen = [hypothesis for search in alive for hypothesis in search.live]
-            rows.select(torch.tensor([h.row for h in chosen], device=logits_BV.device))
+            same = len(chosen) == len(live) and all(owner is owners[h.row] for owner, h in zip(owners, chosen, strict=True))
+            rows.select(torch.tensor([h.row for h in chosen], device=logits_BV.device), same)
             if joint:
                 joint.select([h.number for h in chosen])
             logits_BV = rows.advance(torch.tensor([[h.tokens[-1]] for h in chosen], device=logits_BV.device))[:, -1]

@@ -39,6 +39,7 @@ class Rows:
         self.logits_BV = self._allowed(out.logits)[:, -1]
         self.ctc_logits = out.ctc_logits
         self.patches_U = None if lengths_U is None else -(-lengths_U // model.speech_input.stride)
+        self.prompt_length = valid_BL.shape[1]
         self.next_B = valid_BL.sum(1)
         self.valid_BK = valid_BL.bool()
         self.fresh = 0
@@ -67,9 +68,10 @@ class Rows:
         self.valid_BK = torch.cat([self.valid_BK, stays], 1)
         self.next_B = self.next_B + kept_B
 
-    def select(self, rows: Tensor) -> None:
-        """Go on with these rows, in this order; a row may come several times."""
-        self.cache.reorder_cache(rows)
+    def select(self, rows: Tensor, same_prompts: bool = False) -> None:
+        """Go on with these rows, in this order; a row may come several times. same_prompts: each takes the place of one with the same prompt."""
+        for layer in self.cache.layers:
+            layer.select(rows, self.prompt_length if same_prompts else 0)
         self.valid_BK, self.next_B = self.valid_BK[rows], self.next_B[rows]
 
     def _allowed(self, logits: Tensor) -> Tensor:

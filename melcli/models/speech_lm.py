@@ -51,6 +51,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         self.ctc_head = nn.Linear(config.hidden_size, config.ctc_rate * config.ctc_classes) if config.ctc_weight > 0 else None
         tied = getattr(self.llm, "_tied_weights_keys", None) if config.text_config.tie_word_embeddings else None
         self._tied_weights_keys = {f"llm.{key}": f"llm.{source}" for key, source in (tied or {}).items()}
+        self._keys_to_ignore_on_save = set(self._tied_weights_keys)
         for module in self.speech_input.modules():
             module._keeps_its_init = True
         self.post_init()

@@ -53,11 +53,11 @@ class ProgressLines(TrainerCallback):
     """Prints the trainer's log entries as lines on stderr."""
 
     def __init__(self) -> None:
-        self.began = time.perf_counter()
-        self.first_step = 0
+        self.line: tuple[float, int] = (time.perf_counter(), 0)  # when the last one was printed, and at which step
+        self.pace = 0.0  # seconds a step, the latest counting most, so that a pause is soon forgotten
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.began, self.first_step = time.perf_counter(), state.global_step
+        self.line, self.pace = (time.perf_counter(), state.global_step), 0.0
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **kwargs: Any
@@ -70,8 +70,10 @@ class ProgressLines(TrainerCallback):
             console.note(f"  evaluation at step {state.global_step}: {name.removeprefix('eval_wer/')} WER {logs[name]:.2f} %")
 
     def _step(self, state: TrainerState, logs: dict[str, float]) -> str:
-        done = state.global_step - self.first_step
-        left = (time.perf_counter() - self.began) / max(done, 1) * (state.max_steps - state.global_step)
+        (then, before), self.line = self.line, (time.perf_counter(), state.global_step)
+        pace = (self.line[0] - then) / max(state.global_step - before, 1)
+        self.pace = 0.9 * self.pace + 0.1 * pace if self.pace else pace
+        left = self.pace * (state.max_steps - state.global_step)
         parts = [
             f"step {state.global_step}/{state.max_steps}",
             f"loss {logs['loss']:.3f}",

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from melcli.audio.augment import Augment, SpecAugment
 from melcli.audio.mel_spec import MelSpec, preset
-from melcli.data.features import FeatureSource, Joined, ShardFeatures, WaveFeatures
+from melcli.data.features import FeatureSource, Joined, ShardFeatures, TextFeatures, WaveFeatures
 from melcli.data.manifest import fingerprint, read_source
 from melcli.data.shards import FeatureShards
 from melcli.data.utterance import Utterance
@@ -40,6 +40,7 @@ class TrainingData:
     """Utterances that are trained on, with what the plan needs to know of them."""
 
     features: Joined
+    tasks: list[str]
     repeats: list[float]
     fingerprint: str
     hours: float
@@ -71,14 +72,15 @@ def training_data(data: DataSection, reads: str, offline: bool = False) -> Train
     """All training sources, read and filtered. reads: what the speech input takes, `mel` or `wave`."""
     spec = preset(data.mel)
     root = Path(data.root)
-    speech = data.task != "text"
     clean = normalize.get(data.text)
     augment = _options(Augment, data.augment, "data.augment")
     sources: list[FeatureSource] = []
+    tasks: list[str] = []
     repeats: list[float] = []
     left_out: dict[str, int] = {}
     for entry in data.train:
         source = locate(entry.source, root)
+        task = entry.task or data.task
         shards = _shards(source, spec)
         if shards is not None and reads == "wave":
             raise ConfigError(f"data.train: {entry.source} holds mel features, and model.speech_input raw-frame reads waveforms")
@@ -86,18 +88,21 @@ def training_data(data: DataSection, reads: str, offline: bool = False) -> Train
         texts = [clean(u.text) if u.text else "" for u in utterances]
         kept = []
         for i, (utterance, text) in enumerate(zip(utterances, texts, strict=True)):
-            reason = _keep(utterance, data, text, speech)
+            reason = _keep(utterance, data, text, task != "text")
             if reason:
                 left_out[reason] = left_out.get(reason, 0) + 1
             else:
                 kept.append(i)
         chosen = [with_text(utterances[i], texts[i]) for i in kept]
         features: FeatureSource
-        if shards:
+        if task == "text":
+            features = TextFeatures(chosen)
+        elif shards:
             features = ShardFeatures(shards, kept, chosen)
         else:
             features = WaveFeatures(chosen, spec, augment=augment if entry.augment else None, reads=reads)
         sources.append(features)
+        tasks += [task] * len(kept)
         repeats += [entry.repeat] * len(kept)
     spec_augment = _options(SpecAugment, data.spec_augment, "data.spec_augment")
     if reads == "wave" and spec_augment:
@@ -107,7 +112,7 @@ def training_data(data: DataSection, reads: str, offline: bool = False) -> Train
         raise ConfigError("data.train holds no utterance that can be trained on; see data.min_seconds and data.max_seconds")
     rate = spec.frame_rate if reads == "mel" else spec.rate
     hours = sum(n * r for n, r in zip(joined.frames, repeats, strict=True)) / rate / 3600
-    return TrainingData(joined, repeats, fingerprint(joined.utterances), hours, left_out)
+    return TrainingData(joined, tasks, repeats, fingerprint(joined.utterances), hours, left_out)
 
 
 def _options(cls: type[Options], fields: dict[str, Any] | None, key: str) -> Options | None:
@@ -242,10 +247,10 @@ def alphabet(data: TrainingData) -> str:
 
 
 def statistics(features: Joined) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per-bin mean and standard deviation [M] over a sample of the training data, evenly spread."""
-    step = max(1, len(features.utterances) // STATISTICS_UTTERANCES)
+    """Per-bin mean and standard deviation [M] over a sample of the speech in the training data, evenly spread."""
+    spoken = [i for i, frames in enumerate(features.frames) if frames]
     sample = []
-    for i in range(0, len(features.utterances), step):
+    for i in spoken[:: max(1, len(spoken) // STATISTICS_UTTERANCES)]:
         with suppress(AudioError):  # training names it when it meets it
             sample.append(features.get(i, None).double())
     if not sample:

@@ -180,7 +180,7 @@ def batches(tones, failed, repeats=None, budget=64):
     encoder = Encoder(tokenizer, asr, "<|speech|>", [tokenizer.eos_token_id])
     plan = BatchPlan([6] * 4, fingerprint="x", tokens_per_batch=budget, row_tokens=budget, repeats=repeats)
     ids = encoder.texts(tones.utterances)
-    return TrainingBatches(tones, ids, encoder, plan, steps=8, patches=lambda n: n // 8, pad_id=0, seed=1, on_failure=failed.append)
+    return TrainingBatches(tones, ids, [encoder] * 4, plan, steps=8, patches=lambda n: n // 8, pad_id=0, seed=1, on_failure=failed.append)
 
 
 def test_an_utterance_that_comes_twice_is_augmented_anew():

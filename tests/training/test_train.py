@@ -113,6 +113,24 @@ def test_a_killed_and_resumed_training_is_an_uninterrupted_one(recipe_file, tmp_
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_sigterm_to_all_processes_saves_and_stops(recipe_file, tmp_path):
+    """As Slurm, systemd and containers send it: to the processes that load data, too."""
+    running = subprocess.Popen(
+        command(recipe_file, tmp_path / "run", "train.steps=100000", "train.eval_every=100000", "train.save_every=100000"),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert running.stderr is not None
+    before = next(line for line in running.stderr if line.startswith("step 3/"))
+    os.killpg(running.pid, signal.SIGTERM)
+    after = running.stderr.read()
+    assert running.wait(timeout=100) == 0, before + after
+    assert "continue with --resume auto" in after
+    assert len(list((tmp_path / "run" / "checkpoints").glob("checkpoint-*/complete"))) == 1
+
+
 def test_it_learns_and_the_model_transcribes(recipe_file, tmp_path):
     recipe = recipes.load(
         str(recipe_file),
