@@ -68,6 +68,10 @@ def _corpus(name: str, summary: str, licence: str) -> Entry:
     return Entry("corpus", name, f"melcli.data.corpora:CORPORA.{name}", summary, licence)
 
 
+def _set(name: str, summary: str) -> Entry:
+    return Entry("score-set", name, f"melcli.scoring.sets:SETS.{name.replace('.', '_')}", summary)
+
+
 BUILT_IN = (
     Entry("speech-input", "mel-patch", "melcli.models.speech_input:MelPatch", "stack r mel frames, one linear layer"),
     Entry("speech-input", "mel-conv", "melcli.models.speech_input:MelConv", "Phi-4-MM's 8x convolutional stack and projection, without its encoder"),
@@ -88,6 +92,21 @@ BUILT_IN = (
     _corpus("libritts", "LibriTTS: audio books at 24 kHz, cut at sentences", "CC BY 4.0"),
     _corpus("ljspeech", "LJ Speech: one speaker, 24 h, 22.05 kHz", "public domain"),
     _corpus("synth", "speech made on the spot by flite, espeak-ng and festival; synth?hours=2", "the text's own"),
+    _set("openasr", "the OpenASR leaderboard of 2026, seven sets"),
+    _set("openasr-classic", "the OpenASR leaderboard until March 2026, eight sets"),
+    _set("librispeech", "LibriSpeech test-clean and test-other, the corpus"),
+    _set("ami_cleaned", "meetings, corrected references"),
+    _set("earnings22_cleaned_aa_chunked", "earnings calls in pieces, each call scored as a whole"),
+    _set("gigaspeech_cleaned", "podcasts and videos, corrected references"),
+    _set("librispeech_test.clean", "audio books, clear voices, from the leaderboard's repository"),
+    _set("librispeech_test.other", "audio books, harder voices, from the leaderboard's repository"),
+    _set("spgispeech", "earnings calls, read and spontaneous"),
+    _set("voxpopuli_cleaned_aa", "the European Parliament, corrected references"),
+    _set("ami", "meetings"),
+    _set("earnings22", "earnings calls, cut"),
+    _set("gigaspeech", "podcasts and videos"),
+    _set("tedlium", "TED talks"),
+    _set("voxpopuli", "the European Parliament"),
     Entry("normaliser", "plain", "melcli.scoring.normalize:plain", "lower case, no punctuation but apostrophes, single spaces"),
     Entry("normaliser", "none", "melcli.scoring.normalize:none", "the text as it is, single spaces"),
     Entry("protocol", "openasr-2026", "melcli.scoring.openasr:OPENASR", "OpenASR leaderboard of 2026, English: more rules, compounds may merge"),

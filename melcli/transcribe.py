@@ -23,7 +23,7 @@ from melcli.models.beam import Beam
 from melcli.models.generate import Greedy, Sample
 from melcli.models.hardware import keep_freed_memory, pick_device, pick_dtype
 from melcli.models.processor import SpeechLMProcessor
-from melcli.models.recognise import recognise
+from melcli.models.recognise import BATCH_TOKENS, by_length, recognise
 from melcli.models.speech_lm import SpeechLM
 from melcli.transcripts import Segment, Transcript
 
@@ -33,12 +33,13 @@ WINDOW_INPUTS = 256
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """A decoded input: its pieces as (start, end) seconds and features, None where a piece is silent."""
+    """A decoded input: its pieces as (start, end) seconds and features, None where a piece is silent. seconds: the features took."""
 
     item: AudioInput
     duration: float
     pieces: list[tuple[float, float, Tensor | None]]
     error: str | None = None
+    seconds: float = 0.0
 
 
 class Transcriber:
@@ -56,12 +57,14 @@ class Transcriber:
         *,
         strategy: Greedy | Sample | Beam | None = None,
         batch_size: int | Literal["auto"] = "auto",
+        warm_up: int = 0,
     ) -> None:
         self.model = model
         self.processor = processor
         self.decisions = decisions
         self.strategy = strategy or Greedy()
         self.rows = None if batch_size == "auto" else batch_size
+        self.warm_up = warm_up
 
     @classmethod
     def load(
@@ -73,12 +76,14 @@ class Transcriber:
         batch_size: int | Literal["auto"] = "auto",
         beam: int | None = None,
         ctc_weight: float | None = None,
+        warm_up: int = 0,
         offline: bool = False,
     ) -> Transcriber:
         """A model by name, folder or hub id. Raises CheckpointError and UsageError.
 
         beam: hypotheses followed at once, 1 is greedy; None leaves it to the model's generation config. ctc_weight: the CTC head's share in the
-        scores of a beam search; None is that of `Beam`.
+        scores of a beam search; None is that of `Beam`. warm_up: batches that are decoded once more, before the first, so that what a device does
+        only the first time is in nobody's `seconds`.
         """
         if batch_size != "auto" and batch_size < 1:
             raise UsageError(f"--batch-size {batch_size}: give `auto` or a number of at least 1")
@@ -100,10 +105,13 @@ class Transcriber:
             if processor.reads == "mel"
             else f"{spec.rate} Hz waveform; {spec.rate / processor.stride:g} positions/s",
         }
-        return cls(lm, processor, decisions, strategy=strategy, batch_size=batch_size)
+        return cls(lm, processor, decisions, strategy=strategy, batch_size=batch_size, warm_up=warm_up)
 
     def transcribe(self, items: Iterable[AudioInput]) -> Iterator[Transcript]:
-        """Transcripts in the order of the inputs. The next window is decoded while the model works on this one."""
+        """Transcripts in the order of the inputs. The next window is decoded while the model works on this one.
+
+        Their `seconds` are those of features, generation and detokenising; opening, decoding and resampling the audio is left out.
+        """
         windows = self._windows(iter(items))
         with ThreadPoolExecutor(1) as pool:
             ahead: Future[list[_Heard]] = pool.submit(next, windows, [])
@@ -128,16 +136,19 @@ class Transcriber:
         except AudioError as error:
             return _Heard(item, 0.0, [], str(error))
         pieces = []
+        began = time.perf_counter()
         for first, last in chunks(wave_S, rate, self.model.config.max_seconds):
             piece_S = wave_S[first:last]
             features = None if is_silent(piece_S, rate) else self.processor.features([piece_S])[0]
             pieces.append((first / rate, last / rate, features))
-        return _Heard(item, len(wave_S) / rate, pieces)
+        return _Heard(item, len(wave_S) / rate, pieces, seconds=time.perf_counter() - began)
 
     def _transcribe_window(self, window: Sequence[_Heard]) -> Iterator[Transcript]:
-        began = time.perf_counter()
         features = [mel for heard in window for _, _, mel in heard.pieces if mel is not None]
-        hypotheses = iter(recognise(self.model, self.processor, features, self.strategy, self.rows))
+        self._warm(features)
+        began = time.perf_counter()
+        hypotheses = recognise(self.model, self.processor, features, self.strategy, self.rows)
+        texts = iter([(self.processor.text(hypothesis.tokens), hypothesis.finish_reason) for hypothesis in hypotheses])
         total = sum(heard.duration for heard in window) or 1.0
         seconds = time.perf_counter() - began
         for heard in window:
@@ -146,11 +157,19 @@ class Transcriber:
                 if mel is None:
                     segments.append(Segment(start, end, "", "silence"))
                 else:
-                    hypothesis = next(hypotheses)
-                    segments.append(Segment(start, end, self.processor.text(hypothesis.tokens), hypothesis.finish_reason))
+                    segments.append(Segment(start, end, *next(texts)))
             text = " ".join(itertools.chain.from_iterable([s.text] if s.text else [] for s in segments))
             audio = heard.item.utterance.audio[0]
-            yield Transcript(heard.item.name, audio, heard.duration, text, segments, heard.error, seconds * heard.duration / total)
+            took = heard.seconds + seconds * heard.duration / total
+            yield Transcript(heard.item.name, audio, heard.duration, text, segments, heard.error, took)
+
+    def _warm(self, features: Sequence[Tensor]) -> None:
+        """Decode the first batches of the first window, and forget what was heard."""
+        lengths = [self.processor.patches(len(f)) for f in features]
+        for batch in itertools.islice(by_length(lengths, BATCH_TOKENS, self.rows), self.warm_up):
+            recognise(self.model, self.processor, [features[i] for i in batch], self.strategy, self.rows)
+        if features:
+            self.warm_up = 0
 
 
 def _strategy(model: SpeechLM, beam: int | None, ctc_weight: float | None) -> tuple[Greedy | Beam, str]:

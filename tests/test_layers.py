@@ -13,7 +13,7 @@ LAYERS = (
     {"audio"},
     {"data"},
     {"models", "scoring"},
-    {"describe", "doctor", "inputs", "transcripts", "launch", "plot", "featurize", "train", "training", "transcribe", "score"},
+    {"describe", "doctor", "inputs", "transcripts", "launch", "plot", "featurize", "train", "training", "transcribe", "score", "score_run"},
     {"cli", "cli_names"},
     {"__main__"},
 )

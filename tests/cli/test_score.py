@@ -40,11 +40,12 @@ def test_the_protocol_decides_what_counts(melcli: Melcli, transcriber: FakeTrans
 
 def test_several_models_and_sets(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path, talks: Path) -> None:
     write(talks / "other.jsonl", {"audio": "a.wav", "text": "hello there"})
-    ran = melcli("score", "--manifest", manifest, "--manifest", "other.jsonl", "--model", "one", "--model", "x/two", "-f", "json", "-o", "out.jsonl")
+    ran = melcli("score", "--manifest", manifest, "--manifest", "other.jsonl", "--model", "one", "--model", "x/two", "-f", "json", "-o", "out")
     reports = json.loads(ran.out)
     assert [(r["model"], list(r["sets"])) for r in reports] == [("one", ["dev", "other"]), ("x/two", ["dev", "other"])]
     assert reports[0]["average"]["wer"] == pytest.approx((28.57 + 0) / 2, abs=0.01)
-    assert sorted(p.name for p in talks.glob("out*")) == ["out-one-dev.jsonl", "out-one-other.jsonl", "out-x_two-dev.jsonl", "out-x_two-other.jsonl"]
+    files = [f"MODEL_{model}_DATASET_{name}.jsonl" for model in ("one", "x-two") for name in ("dev", "other")]
+    assert sorted(p.name for p in talks.glob("out/*.jsonl")) == files
 
 
 def test_the_table_says_the_same(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path) -> None:
@@ -54,20 +55,23 @@ def test_the_table_says_the_same(melcli: Melcli, transcriber: FakeTranscriber, m
 
 
 def test_rows_are_kept_raw_and_can_be_scored_again(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path, talks: Path) -> None:
-    melcli("score", "--manifest", "dev.jsonl", "-o", "out/rows.jsonl")
-    rows = [json.loads(line) for line in (talks / "out/rows.jsonl").read_text().splitlines()]
+    melcli("score", "--manifest", "dev.jsonl", "-o", "out")
+    file = "out/MODEL_tiny-en_DATASET_dev.jsonl"
+    rows = [json.loads(line) for line in (talks / file).read_text().splitlines()]
     expected = {"audio_filepath": str(talks / "a.wav"), "duration": 1.5, "time": 0.1, "text": "Hello, there!", "pred_text": "hello there"}
+    expected["finish_reason"] = "eos"
     assert rows[0] == expected and len(rows) == 3
     transcriber.loaded.clear()
-    report = json.loads(melcli("score", "--hyp", "out/rows.jsonl", "-f", "json").out)
+    report = json.loads(melcli("score", "--hyp", file, "-f", "json").out)
     assert transcriber.loaded == []
-    assert report["model"] is None and report["average"] == {"wer": 28.57, "rtfx": None}
-    assert report["sets"]["rows"]["rtfx"] is None and report["sets"]["rows"]["audio_seconds"] == 4.5
+    assert report["model"] == "tiny-en" and report["average"] == {"wer": 28.57, "rtfx": 15.0}
+    assert report["sets"]["dev"]["rtfx"] == 15.0 and report["sets"]["dev"]["audio_seconds"] == 4.5
 
 
 def test_other_peoples_rows(melcli: Melcli, talks: Path) -> None:
     write(talks / "hyp.jsonl", {"text": "a b", "hyp": "a c"}, {"text": "d", "hyp": "d"})
     report = json.loads(melcli("score", "--hyp", "hyp.jsonl", "-f", "json").out)
+    assert report["model"] is None and report["average"]["rtfx"] is None
     assert report["sets"]["hyp"]["wer"] == 33.33 and report["sets"]["hyp"]["audio_seconds"] is None
     assert json.loads(melcli("score", "--hyp", "hyp.jsonl", "-f", "json", "--limit", "1").out)["sets"]["hyp"]["wer"] == 50.0
 
@@ -88,10 +92,10 @@ def test_failed_utterances_are_listed_and_not_counted(melcli: Melcli, transcribe
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "score needs either --manifest SOURCE (and --model) or --hyp FILE.jsonl."),
+        ([], "score needs either --set NAME or --manifest SOURCE (and --model), or --hyp FILE.jsonl."),
         (["--manifest", "dev.jsonl", "--hyp", "good.jsonl"], "score needs either"),
         (["--hyp", "good.jsonl", "--model", "x"], "--hyp scores transcripts that exist; leave out --model."),
-        (["--hyp", "good.jsonl", "-o", "x.jsonl"], "-o writes what a model transcribes"),
+        (["--hyp", "good.jsonl", "-o", "x"], "-o and --overwrite are about what a model transcribes"),
         (["--hyp", "absent.jsonl"], "absent.jsonl: cannot be read"),
         (["--hyp", "empty.jsonl"], "empty.jsonl: holds no rows."),
         (["--hyp", "broken.jsonl"], "broken.jsonl:2: not JSON"),
@@ -101,6 +105,8 @@ def test_failed_utterances_are_listed_and_not_counted(melcli: Melcli, transcribe
         (["--manifest", "broken.jsonl"], "broken.jsonl:2: not JSON"),
         (["--manifest", "silent.jsonl"], "silent.jsonl: none of its 1 utterances has a text to score against."),
         (["--manifest", "absent.jsonl"], "absent.jsonl: no such file"),
+        (["--set", "openast"], "--set openast: neither a set, nor a corpus, nor a file. Did you mean 'openasr'?"),
+        (["--set", "absent/dev.jsonl"], "absent/dev.jsonl: no such file"),
         (["--manifest", "dev.jsonl", "--protocol", "plane"], "no protocol is called 'plane'. Did you mean 'plain'?"),
         (["--manifest", "dev.jsonl", "--limit", "0"], "Invalid value for '--limit'"),
     ],
@@ -120,10 +126,9 @@ def test_mistakes(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path, 
 
 def test_what_cannot_be_written_is_known_before_decoding(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path, talks: Path) -> None:
     before = manifest.read_text()
-    ran = melcli("score", "--manifest", "dev.jsonl", "-o", manifest)
-    assert ran.code == 2 and "is one of the manifests and would be overwritten" in ran.err
-    ran = melcli("score", "--manifest", "dev.jsonl", "-o", talks / "deep")
-    assert ran.code == 2 and "is a folder, and -o takes a file" in ran.err
+    for place in (manifest, "out.jsonl", "a.wav"):
+        ran = melcli("score", "--manifest", "dev.jsonl", "-o", place)
+        assert ran.code == 2 and "takes a folder" in ran.err
     assert transcriber.heard == [] and manifest.read_text() == before
 
 
