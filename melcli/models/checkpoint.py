@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -21,6 +22,7 @@ from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
 
 WEIGHTS = "model.safetensors"
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 UNSAFE = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
 
 
@@ -44,7 +46,7 @@ def _from_hub(name: str, offline: bool) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, local_files_only=offline, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
+        return Path(snapshot_download(name, local_files_only=offline, allow_patterns=HUB_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(f"--model {name}: not a folder, and not to be had from the hub ({str(error).splitlines()[0]})") from None
 
@@ -76,8 +78,8 @@ def save(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load_config(folder: Path) -> SpeechLMConfig:
-    """The configuration of a checkpoint. Raises CheckpointError where it is missing or of another kind."""
+def read_config(folder: Path) -> dict[str, Any]:
+    """The fields of a checkpoint's config.json, whatever its model. Raises CheckpointError."""
     path = folder / "config.json"
     try:
         fields = json.loads(path.read_text())
@@ -87,6 +89,12 @@ def load_config(folder: Path) -> SpeechLMConfig:
         raise CheckpointError(f"{path}: cannot be read ({error})") from None
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path}: holds no JSON object")
+    return fields
+
+
+def load_config(folder: Path) -> SpeechLMConfig:
+    """The configuration of a checkpoint. Raises CheckpointError where it is missing or of another kind."""
+    path, fields = folder / "config.json", read_config(folder)
     if fields.get("model_type") != "speech_lm":
         raise CheckpointError(
             f"{path}: model_type is {fields.get('model_type')!r}, not 'speech_lm'; `melcli finetune --from` starts from other models"
@@ -160,6 +168,12 @@ def _generation_config(folder: Path) -> GenerationConfig | None:
     return config
 
 
+def pickle_hint(folder: Path) -> str:
+    """What to add to an error about missing weights where a folder holds pickles, else nothing."""
+    unsafe = next((path.name for pattern in UNSAFE for path in sorted(folder.glob(pattern))), None)
+    return f"; it holds {unsafe}, a pickle, which is never opened: convert it to safetensors" if unsafe else ""
+
+
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors of a checkpoint, from one safetensors file or the shards its index lists."""
     index = folder / f"{WEIGHTS}.index.json"
@@ -173,9 +187,8 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     else:
         names = [WEIGHTS]
     if not all((folder / name).exists() for name in names):
-        unsafe = next((path.name for pattern in UNSAFE for path in sorted(folder.glob(pattern))), None)
-        hint = f"; it holds {unsafe}, a pickle, which is never opened: convert it to safetensors" if unsafe else ""
-        raise CheckpointError(f"{folder}: {next(name for name in names if not (folder / name).exists())} is missing{hint}")
+        missing = next(name for name in names if not (folder / name).exists())
+        raise CheckpointError(f"{folder}: {missing} is missing{pickle_hint(folder)}")
     tensors: dict[str, Tensor] = {}
     for name in names:
         tensors |= load_tensors(folder / name)
