@@ -19,11 +19,12 @@ LONGEST = 40.0  # seconds of a piece where the family sets no limit: every utter
 class Family:
     """How models of one model_type are loaded and asked.
 
-    auto: the Auto class that builds them. inputs: makes the model's inputs, see `prompts`.
-    max_seconds: the longest piece of audio. fixed: features always span max_seconds, so every piece costs as much as the longest.
-    blends: padding is not masked and changes the text of shorter utterances, so that they are decoded one at a time unless told otherwise.
-    parts: only the processor's feature extractor and tokenizer are loaded. adapter: a sub-folder with a LoRA that must be put on for speech. needs: further packages, as `pip install` names them by module.
-    marker: the text begins after it, where it is there. told: the prompt says the language, `prompts.LANGUAGE`.
+    auto: the Auto class that builds them. inputs: makes the model's inputs, see `prompts`. max_seconds: the longest piece of audio.
+    fixed: features always span max_seconds, so every piece costs as much as the longest.
+    blends: padding is not wholly masked and changes the text of shorter utterances, so they are decoded one at a time unless told otherwise.
+    parts: only the processor's feature extractor and tokenizer are loaded. adapter: a sub-folder with a LoRA that must be put on for speech.
+    needs: modules to import, and the package that brings each. marker: the text begins after it, where it is there.
+    told: the prompt says the language, `prompts.LANGUAGE`. bare: `generate` returns the text's tokens alone, without what it was given.
     """
 
     auto: str
@@ -36,6 +37,7 @@ class Family:
     needs: Mapping[str, str] = field(default_factory=dict)
     marker: str | None = None
     told: bool = False
+    bare: bool = False
 
     @property
     def ctc(self) -> bool:
@@ -52,8 +54,8 @@ PROMPTED = "AutoModelForMultimodalLM"
 LORA = {"peft": "melcli[lora]"}
 
 GENERATIVE = {
-    "whisper": Family(SEQ2SEQ, prompts.whisper, max_seconds=30, fixed=True),
-    "moonshine": Family(SEQ2SEQ),
+    "whisper": Family(SEQ2SEQ, prompts.whisper, max_seconds=30, fixed=True, bare=True),
+    "moonshine": Family(SEQ2SEQ, blends=True),
     "moonshine_streaming": Family(SEQ2SEQ, prompts.parakeet),
     "speech_to_text": Family(SEQ2SEQ, needs={"sentencepiece": "sentencepiece"}),
     "cohere_asr": Family(SEQ2SEQ, prompts.cohere, max_seconds=30, told=True),
@@ -62,7 +64,7 @@ GENERATIVE = {
     "granite_speech": Family(SEQ2SEQ, prompts.granite, blends=True, needs=LORA),
     "voxtral": Family(SEQ2SEQ, prompts.voxtral, max_seconds=30, fixed=True, told=True, needs={"mistral_common": "mistral-common[audio]"}),
     "glmasr": Family(PROMPTED, prompts.glmasr, max_seconds=30),
-    "phi4_multimodal": Family(PROMPTED, prompts.phi4, parts=True, adapter="speech-lora", needs=LORA),
+    "phi4_multimodal": Family(PROMPTED, prompts.phi4, parts=True, blends=True, adapter="speech-lora", needs=LORA),
     "qwen2_audio": Family(PROMPTED, prompts.qwen2_audio, max_seconds=30, fixed=True, told=True),
     "parakeet_tdt": Family("AutoModelForTDT", prompts.parakeet),
     "parakeet_rnnt": Family("AutoModelForRNNT", prompts.parakeet),
@@ -73,11 +75,10 @@ FAMILIES = GENERATIVE | CTC
 
 def family_of(where: str, model_type: object) -> Family:
     """The family of a checkpoint. Raises CheckpointError naming those there are."""
-    if model_type in FAMILIES:
+    if isinstance(model_type, str) and model_type in FAMILIES:
         return FAMILIES[model_type]
     if model_type == "phi4mm":
         raise CheckpointError(f"{where}: model_type 'phi4mm' needs code from the hub, which is never run; its native form 'phi4_multimodal' is read")
     kind = f"model_type {model_type!r}" if model_type else "its config.json names no model_type, which"
-    raise CheckpointError(
-        f"{where}: {kind} is no speech recogniser melcli can run.{nearest(str(model_type), FAMILIES)} It runs speech_lm, {', '.join(FAMILIES)}"
-    )
+    close = nearest(str(model_type), FAMILIES)
+    raise CheckpointError(f"{where}: {kind} is no speech recogniser melcli can run.{close} It runs speech_lm, {', '.join(FAMILIES)}")

@@ -33,7 +33,7 @@ def load(folder: Path, dtype: torch.dtype, device: str) -> tuple[PreTrainedModel
     try:
         processor = _processor(folder, family, options)
         model, info = getattr(transformers, family.auto).from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
         used = _account(folder, info)
         if family.adapter is not None:
@@ -50,8 +50,12 @@ def load(folder: Path, dtype: torch.dtype, device: str) -> tuple[PreTrainedModel
 
 def _processor(folder: Path, family: Family, options: dict[str, Any]) -> Any:
     if family.parts:
-        return Parts(AutoFeatureExtractor.from_pretrained(folder, **options), AutoTokenizer.from_pretrained(folder, **options))
-    return AutoProcessor.from_pretrained(folder, **options)
+        processor: Any = Parts(AutoFeatureExtractor.from_pretrained(folder, **options), AutoTokenizer.from_pretrained(folder, **options))
+    else:
+        processor = AutoProcessor.from_pretrained(folder, **options)
+    if set(processor.tokenizer.get_vocab()) <= set(processor.tokenizer.all_special_tokens):  # so transformers makes up for missing files
+        raise CheckpointError(f"{folder}: the files of its tokenizer are missing")
+    return processor
 
 
 def _check_weights(folder: Path, family: Family) -> None:

@@ -88,7 +88,7 @@ class Peer:
 
     @property
     def _multilingual_whisper(self) -> bool:
-        return bool(getattr(self.model.generation_config, "is_multilingual", False))
+        return bool(getattr(getattr(self.model, "generation_config", None), "is_multilingual", False))
 
     @torch.inference_mode()
     def recognise(self, waves: Sequence[Tensor]) -> Iterator[dict[int, Recognised]]:
@@ -116,28 +116,46 @@ class Peer:
 
     def _read_off(self, inputs: dict[str, Any], samples: Sequence[int]) -> list[str]:
         """Texts of CTC models and transducers. The newer classes of transformers bring their own greedy decoding, which knows the padding."""
-        if self.model.can_generate() or "generate" in type(self.model).__dict__:
-            found = self.model.generate(**inputs)
-            return self.processor.batch_decode(getattr(found, "sequences", found), skip_special_tokens=True)
+        if self.family.transducer:
+            return self.processor.batch_decode(self._transduced(inputs), skip_special_tokens=True)
+        if "generate" in type(self.model).__dict__:
+            return self.processor.batch_decode(self.model.generate(**inputs), skip_special_tokens=True)
         ids_BN = self.model(**inputs).logits.argmax(-1)
         mask = inputs.get("attention_mask")
         lengths_B = torch.tensor(samples) if mask is None else mask.sum(-1).cpu()
         frames = self.model._get_feat_extract_output_lengths(lengths_B).tolist()
         return [self.processor.tokenizer.decode(ids[:count]) for ids, count in zip(ids_BN.tolist(), frames, strict=True)]
 
+    def _transduced(self, inputs: dict[str, Any]) -> Tensor:
+        """Tokens of a transducer [B, N]. It goes on over the padding while longer rows are at work: what it says there becomes padding too."""
+        frames_B = self.model.encoder._get_subsampling_output_length(inputs["attention_mask"].sum(-1))
+        found = self.model.generate(**inputs, max_new_tokens=self.model.max_symbols_per_step * int(frames_B.max()))
+        starts_BN = found.durations.cumsum(1) - found.durations
+        return found.sequences.masked_fill(starts_BN >= frames_B[:, None], self.processor.tokenizer.pad_token_id)
+
     def _generated(self, inputs: dict[str, Any], limits: Sequence[int]) -> list[Recognised]:
         """Texts of models that write them token by token."""
         options: dict[str, Any] = {"language": LANGUAGE, "task": "transcribe"} if self._multilingual_whisper else {}
         rows = self.model.generate(**inputs, max_new_tokens=max(limits), do_sample=False, num_beams=self.beams, **options)
-        prompt = inputs.get("input_ids", inputs.get("decoder_input_ids"))
-        rows_BN = rows[:, prompt.shape[1] if prompt is not None else 0 :].tolist()
+        rows_BN = rows[:, self._prompt_length(inputs, rows) :].tolist()
         tokenizer = self.processor.tokenizer
         stops = self.model.generation_config.eos_token_id
         ends = {tokenizer.pad_token_id, *(stops if isinstance(stops, list) else [stops])}
         found = []
         for row, limit in zip(rows_BN, limits, strict=True):
-            count = next((at for at, token in enumerate(row) if at > 0 and token in ends), len(row))
+            count = next((at for at, token in enumerate(row) if token in ends), len(row))
             text = tokenizer.decode(row[: min(count, limit)], skip_special_tokens=True)
             text = text.rpartition(self.family.marker)[2] if self.family.marker else text
             found.append(Recognised(text.strip(), "eos" if count < limit else "length"))
         return found
+
+    def _prompt_length(self, inputs: dict[str, Any], rows_BN: Tensor) -> int:
+        """How many tokens of what `generate` returns were given to it: the prompt, with the decoder's start token where it had to be added."""
+        if self.family.bare:
+            return 0
+        if "input_ids" in inputs:
+            return inputs["input_ids"].shape[1]
+        prompt_BN = inputs.get("decoder_input_ids")
+        if prompt_BN is None:
+            return 1
+        return prompt_BN.shape[1] + int(rows_BN[0, 0] != prompt_BN[0, 0])
