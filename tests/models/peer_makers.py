@@ -81,22 +81,39 @@ def moonshine(folder: Path) -> None:
     transformers.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(folder)
 
 
-def wav2vec2(folder: Path, norm: str = "layer") -> None:
+def _letters(folder: Path) -> transformers.Wav2Vec2CTCTokenizer:
+    """The tokenizer of the older CTC models: a class a letter."""
     folder.mkdir(parents=True, exist_ok=True)
     letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAOINSHRDLU'"]
     (folder / "vocab.json").write_text(json.dumps({letter: i for i, letter in enumerate(letters)}))
+    return transformers.Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
+
+
+def wav2vec2(folder: Path, norm: str = "layer") -> None:
+    tokenizer = _letters(folder)
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "conv_dim": [16] * 7}
-    config = transformers.Wav2Vec2Config(
-        vocab_size=len(letters),
-        **sizes,
-        num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=2,
-        feat_extract_norm=norm,
-        do_stable_layer_norm=True,
-    )
+    sizes |= {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
+    config = transformers.Wav2Vec2Config(vocab_size=len(tokenizer), **sizes, feat_extract_norm=norm, do_stable_layer_norm=True)
     sharpened(transformers.Wav2Vec2ForCTC(config)).save_pretrained(folder)
     extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=norm == "layer")
-    transformers.Wav2Vec2Processor(extractor, transformers.Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))).save_pretrained(folder)
+    transformers.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(folder)
+
+
+def hubert(folder: Path) -> None:
+    tokenizer = _letters(folder)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "conv_dim": [16] * 7}
+    sizes |= {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
+    config = transformers.HubertConfig(vocab_size=len(tokenizer), **sizes, feat_extract_norm="layer", do_stable_layer_norm=True)
+    sharpened(transformers.HubertForCTC(config)).save_pretrained(folder)
+    transformers.Wav2Vec2Processor(transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True), tokenizer).save_pretrained(folder)
+
+
+def wav2vec2_bert(folder: Path) -> None:
+    tokenizer = _letters(folder)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "feature_projection_input_dim": 160}
+    config = transformers.Wav2Vec2BertConfig(vocab_size=len(tokenizer), **sizes)
+    sharpened(transformers.Wav2Vec2BertForCTC(config)).save_pretrained(folder)
+    transformers.Wav2Vec2BertProcessor(transformers.SeamlessM4TFeatureExtractor(), tokenizer).save_pretrained(folder)
 
 
 def _parakeet_encoder() -> dict[str, Any]:
@@ -211,9 +228,8 @@ def qwen3_asr(folder: Path) -> None:
     )
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 32}
     audio = {"encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32, "d_model": 32, "output_dim": 32, "downsample_hidden_size": 8}
-    config = transformers.Qwen3ASRConfig(
-        audio_config=audio, text_config={"model_type": "qwen3", "vocab_size": len(tokenizer)} | sizes, audio_token_id=5, pad_token_id=0
-    )
+    text = {"model_type": "qwen3", "vocab_size": len(tokenizer)} | sizes
+    config = transformers.Qwen3ASRConfig(audio_config=audio, text_config=text, audio_token_id=5, pad_token_id=0, tie_word_embeddings=False)
     ending(sharpened(transformers.Qwen3ASRForConditionalGeneration(config)), eos_token_id=[0, 2], pad_token_id=0).save_pretrained(folder)
     processor = transformers.Qwen3ASRProcessor(transformers.Qwen3ASRFeatureExtractor(), tokenizer, chat_template=CHATML)
     processor.save_pretrained(folder)
@@ -232,12 +248,79 @@ def qwen2_audio(folder: Path) -> None:
     transformers.Qwen2AudioProcessor(extractor, tokenizer).save_pretrained(folder)
 
 
+def moonshine_streaming(folder: Path) -> None:
+    tokenizer = wrapped(["<unk>", "<s>", "</s>"], unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 16}
+    config = transformers.MoonshineStreamingConfig(
+        encoder_config=sizes | {"num_key_value_heads": 2, "sliding_windows": [[8, 2]]},
+        vocab_size=len(tokenizer),
+        **sizes,
+        num_key_value_heads=2,
+        decoder_start_token_id=1,
+        pad_token_id=2,
+    )
+    sharpened(transformers.MoonshineStreamingForConditionalGeneration(config)).save_pretrained(folder)
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    transformers.MoonshineStreamingProcessor(extractor, tokenizer).save_pretrained(folder)
+
+
+COHERE = ["startofcontext", "startoftranscript", "emo:undefined", "en", "pnc", "noitn", "notimestamp", "nodiarize"]
+CANARY = (
+    "{% for message in messages %}{% for part in message['content'] %}{% if part['type'] == 'text' %}"
+    "<|startoftranscript|><|{{ part['source_language'] }}|><|{{ part['target_language'] }}|><|pnc|>{% endif %}{% endfor %}{% endfor %}"
+)
+
+
+def _conformer_pair() -> tuple[PreTrainedTokenizerFast, dict[str, Any]]:
+    """The tokenizer and the decoder's sizes of Cohere's and NVIDIA's recognisers, which both have Parakeet's encoder."""
+    special = ["<pad>", "<unk>", *(f"<|{name}|>" for name in ("endoftext", *COHERE)), "▁"]
+    tokenizer = wrapped(special, unk_token="<unk>", pad_token="<pad>", eos_token="<|endoftext|>", bos_token="<|startoftranscript|>")
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}
+    return tokenizer, sizes | {"vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": 2, "bos_token_id": 4}
+
+
+def cohere_asr(folder: Path) -> None:
+    tokenizer, sizes = _conformer_pair()
+    config = transformers.CohereAsrConfig(encoder_config=_parakeet_encoder(), decoder_start_token_id=12, **sizes)
+    ending(sharpened(transformers.CohereAsrForConditionalGeneration(config)), decoder_start_token_id=12).save_pretrained(folder)
+    transformers.CohereAsrProcessor(transformers.CohereAsrFeatureExtractor(feature_size=80), tokenizer).save_pretrained(folder)
+
+
+def canary(folder: Path) -> None:
+    tokenizer, sizes = _conformer_pair()
+    ids = {name: sizes[name] for name in ("vocab_size", "pad_token_id", "eos_token_id", "bos_token_id")}
+    config = transformers.CanaryConfig(encoder_config=_parakeet_encoder(), decoder_config=sizes, decoder_start_token_id=4, **ids)
+    ending(sharpened(transformers.CanaryForConditionalGeneration(config)), decoder_start_token_id=4).save_pretrained(folder)
+    extractor = transformers.ParakeetFeatureExtractor(feature_size=80)
+    transformers.CanaryProcessor(extractor, tokenizer, chat_template=CANARY).save_pretrained(folder)
+
+
+GLM = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{% for part in message['content'] %}{% if part['type'] == 'audio' %}"
+    "<|begin_of_audio|><|pad|><|end_of_audio|>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def glmasr(folder: Path) -> None:
+    special = ["<|endoftext|>", "<|user|>", "<|assistant|>", "<|begin_of_audio|>", "<|end_of_audio|>", "<|pad|>"]
+    tokenizer = wrapped(special, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 128}
+    text = {"model_type": "llama", "vocab_size": len(tokenizer), "eos_token_id": 0, "pad_token_id": 0} | sizes
+    config = transformers.GlmAsrConfig(audio_config=sizes, text_config=text, audio_token_id=5, tie_word_embeddings=False)
+    ending(sharpened(transformers.GlmAsrForConditionalGeneration(config)), eos_token_id=0, pad_token_id=0).save_pretrained(folder)
+    extractor = transformers.WhisperFeatureExtractor(feature_size=128)
+    transformers.GlmAsrProcessor(extractor, tokenizer, chat_template=GLM).save_pretrained(folder)
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
-    maker.__name__: maker
+    maker.__name__.replace("wav2vec2_", "wav2vec2-"): maker
     for maker in (
         whisper,
         moonshine,
         wav2vec2,
+        hubert,
+        wav2vec2_bert,
         parakeet_ctc,
         parakeet_tdt,
         parakeet_rnnt,
@@ -245,5 +328,9 @@ MAKERS: dict[str, Callable[[Path], None]] = {
         granite_speech,
         qwen3_asr,
         qwen2_audio,
+        moonshine_streaming,
+        cohere_asr,
+        canary,
+        glmasr,
     )
 }

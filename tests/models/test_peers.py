@@ -20,7 +20,7 @@ from melcli.models.peers.peer import Peer
 from melcli.transcribe import Transcriber
 from tests.models.peer_makers import MAKERS, wav2vec2
 
-BLENDING = {"moonshine", "granite_speech", "phi4_multimodal"}
+BLENDING = {"moonshine", "moonshine_streaming", "granite_speech", "phi4_multimodal"}
 Made = Callable[[str], Path]
 
 
@@ -223,7 +223,7 @@ def test_a_broken_processor_is_one_line(made: Made, tmp_path: Path) -> None:
     folder = shutil.copytree(made("whisper"), tmp_path / "w")
     for path in folder.glob("*token*"):
         path.unlink()
-    with pytest.raises(CheckpointError, match="w: the files of its tokenizer are missing$"):
+    with pytest.raises(CheckpointError, match=r"w: the files of its tokenizer are missing$"):
         load(folder)
     (folder / "processor_config.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be loaded") as caught:

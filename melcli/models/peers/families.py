@@ -56,7 +56,7 @@ LORA = {"peft": "melcli[lora]"}
 GENERATIVE = {
     "whisper": Family(SEQ2SEQ, prompts.whisper, max_seconds=30, fixed=True, bare=True),
     "moonshine": Family(SEQ2SEQ, blends=True),
-    "moonshine_streaming": Family(SEQ2SEQ, prompts.parakeet),
+    "moonshine_streaming": Family(SEQ2SEQ, prompts.parakeet, blends=True),
     "speech_to_text": Family(SEQ2SEQ, needs={"sentencepiece": "sentencepiece"}),
     "cohere_asr": Family(SEQ2SEQ, prompts.cohere, max_seconds=30, told=True),
     "canary": Family(SEQ2SEQ, prompts.canary, told=True),

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from melcli.errors import UsageError
 from melcli.models.peers.families import Family
 from melcli.models.peers.load import load
-from melcli.models.peers.prompts import LANGUAGE, feature_extractor
+from melcli.models.peers.prompts import LANGUAGE, audio_alone, feature_extractor
 from melcli.models.recognise import by_length, token_limit
 from melcli.models.recogniser import Recognised
 
@@ -70,10 +70,9 @@ class Peer:
 
     @property
     def blends(self) -> bool:
-        """Whether the padding of a batch changes what is heard: the family masks none, or this checkpoint was trained without masks."""
-        if self.family.fixed:
-            return False
-        return self.family.blends or getattr(feature_extractor(self.processor), "return_attention_mask", None) is False
+        """Whether the padding of a batch changes what is heard: the family masks not all of it, or this checkpoint was trained without masks."""
+        unmasked = getattr(feature_extractor(self.processor), "return_attention_mask", None) is False
+        return self.family.blends or (unmasked and self.family.inputs is audio_alone)
 
     def decoding(self, beam: int | None) -> str:
         """How texts are found, in words."""
