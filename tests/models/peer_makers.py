@@ -206,8 +206,9 @@ def granite_speech(folder: Path) -> None:
         has_lora_adapter=True,
     )
     model = sharpened(transformers.GraniteSpeechForConditionalGeneration(config))
+    model.save_pretrained(folder)
     model.add_adapter(LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
-    model.save_pretrained(str(folder))
+    PreTrainedModel.save_pretrained(model, str(folder))  # the adapter alone: Granite's own method would rename the weights below it
     transformers.GraniteSpeechProcessor(transformers.GraniteSpeechFeatureExtractor(), tokenizer).save_pretrained(folder)
 
 

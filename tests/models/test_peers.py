@@ -69,6 +69,15 @@ def test_a_batch_gives_the_text_of_each_alone(made: Made, waves: list[torch.Tens
 
 
 @pytest.mark.parametrize("name", MAKERS)
+def test_nothing_is_random(made: Made, name: str) -> None:
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        states.append(load(made(name)).recogniser.model.state_dict())
+    assert states[0].keys() == states[1].keys() and all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("name", MAKERS)
 def test_in_bfloat16(made: Made, waves: list[torch.Tensor], name: str) -> None:
     peer = load(made(name), dtype="bfloat16", batch_size=4).recogniser
     assert {p.dtype for p in peer.model.parameters()} == {torch.bfloat16}
@@ -146,6 +155,20 @@ def test_the_adapter_for_speech_is_put_on(made: Made, tmp_path: Path, waves: lis
     bare = load(folder)
     assert bare.decisions["weights"] == "every tensor loaded; no speech-lora beside it, so it counts as merged"
     assert hear(bare.recogniser, waves) != with_lora
+
+
+def test_a_lora_in_the_folder_itself_hides_no_missing_weights(made: Made, tmp_path: Path) -> None:
+    folder = shutil.copytree(made("granite_speech"), tmp_path / "granite")
+    config = folder / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "/somewhere/else"}))
+    assert load(folder).decisions["weights"] == "every tensor loaded; its LoRA put on"
+    for name in ("adapter_model.safetensors", "model.safetensors"):
+        tensors = load_file(folder / name)
+        gone = next(key for key in tensors if "q_proj" in key)
+        save_file({key: tensor for key, tensor in tensors.items() if key != gone}, folder / name, {"format": "pt"})
+        with pytest.raises(CheckpointError, match=r"does not fit the model: .*q_proj|misses .*q_proj"):
+            load(folder)
+        save_file(tensors, folder / name, {"format": "pt"})
 
 
 def change(folder: Path, **fields: object) -> None:

@@ -51,7 +51,6 @@ class Family:
 
 SEQ2SEQ = "AutoModelForSpeechSeq2Seq"
 PROMPTED = "AutoModelForMultimodalLM"
-LORA = {"peft": "melcli[lora]"}
 
 GENERATIVE = {
     "whisper": Family(SEQ2SEQ, prompts.whisper, max_seconds=30, fixed=True, bare=True),
@@ -61,10 +60,10 @@ GENERATIVE = {
     "cohere_asr": Family(SEQ2SEQ, prompts.cohere, max_seconds=30, told=True),
     "canary": Family(SEQ2SEQ, prompts.canary, told=True),
     "qwen3_asr": Family(SEQ2SEQ, prompts.qwen3_asr, marker="<asr_text>", told=True),
-    "granite_speech": Family(SEQ2SEQ, prompts.granite, blends=True, needs=LORA),
+    "granite_speech": Family(SEQ2SEQ, prompts.granite, blends=True),
     "voxtral": Family(SEQ2SEQ, prompts.voxtral, max_seconds=30, fixed=True, told=True, needs={"mistral_common": "mistral-common[audio]"}),
     "glmasr": Family(PROMPTED, prompts.glmasr, max_seconds=30),
-    "phi4_multimodal": Family(PROMPTED, prompts.phi4, parts=True, blends=True, adapter="speech-lora", needs=LORA),
+    "phi4_multimodal": Family(PROMPTED, prompts.phi4, parts=True, blends=True, adapter="speech-lora"),
     "qwen2_audio": Family(PROMPTED, prompts.qwen2_audio, max_seconds=30, fixed=True, told=True),
     "parakeet_tdt": Family("AutoModelForTDT", prompts.parakeet),
     "parakeet_rnnt": Family("AutoModelForRNNT", prompts.parakeet),

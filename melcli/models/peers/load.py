@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from melcli.models.peers.families import Family, family_of
 from melcli.models.peers.prompts import Parts
 
 TRAINING_ONLY = ("masked_spec_embed",)  # parameters that hearing never touches, and that some published files leave out
+ADAPTER = "adapter_config.json"
 SHOWN = 3
 
 
@@ -32,12 +36,11 @@ def load(folder: Path, dtype: torch.dtype, device: str) -> tuple[PreTrainedModel
     options = {"trust_remote_code": False, "local_files_only": True}
     try:
         processor = _processor(folder, family, options)
-        model, info = getattr(transformers, family.auto).from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
-        )
-        used = _account(folder, info)
-        if family.adapter is not None:
-            used += _put_on(model, folder, family.adapter)
+        with _without_adapter(folder) as base:
+            model, info = getattr(transformers, family.auto).from_pretrained(
+                base, dtype=dtype, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )
+        used = _account(folder, info) + _put_on(model, folder, family.adapter)
     except CheckpointError:
         raise
     except Exception as error:  # whatever transformers makes of a broken checkpoint
@@ -62,9 +65,8 @@ def _check_weights(folder: Path, family: Family) -> None:
     """Refuse what has no safetensors before transformers looks for something else."""
     if not any(folder.glob("*.safetensors")):
         raise CheckpointError(f"{folder}: no safetensors file with its weights{checkpoint.pickle_hint(folder)}")
-    adapters = [folder] + ([folder / family.adapter] if family.adapter else [])
-    for place in adapters:
-        if (place / "adapter_config.json").exists() and not (place / "adapter_model.safetensors").exists():
+    for place in (folder, folder / (family.adapter or "")):
+        if (place / ADAPTER).exists() and not (place / "adapter_model.safetensors").exists():
             raise CheckpointError(f"{place}: adapter_model.safetensors is missing{checkpoint.pickle_hint(place)}")
 
 
@@ -79,15 +81,32 @@ def _account(folder: Path, info: dict[str, Any]) -> str:
     return f"every tensor of the model loaded; NOT USED: {_some(unexpected)}" if unexpected else "every tensor loaded"
 
 
-def _put_on(model: PreTrainedModel, folder: Path, adapter: str) -> str:
-    """Load the LoRA for speech, where the checkpoint keeps one apart."""
-    if not (folder / adapter / "adapter_config.json").exists():
-        return f"; no {adapter} beside it, so it counts as merged"
-    info = model.load_adapter(str(folder), adapter_name="speech", adapter_kwargs={"subfolder": adapter, "local_files_only": True})
+@contextmanager
+def _without_adapter(folder: Path) -> Iterator[Path]:
+    """The folder as if it held no LoRA: transformers would load one by itself, and then report on the LoRA's tensors in place of the model's."""
+    if not (folder / ADAPTER).exists():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="melcli-") as place:
+        for path in folder.iterdir():
+            if not path.name.startswith("adapter_"):
+                (Path(place) / path.name).symlink_to(path.resolve())
+        yield Path(place)
+
+
+def _put_on(model: PreTrainedModel, folder: Path, subfolder: str | None) -> str:
+    """Load the LoRA that lies in the checkpoint's folder or the family's sub-folder, and say so."""
+    place = folder / (subfolder or "")
+    if not (place / ADAPTER).exists():
+        return f"; no {subfolder} beside it, so it counts as merged" if subfolder else ""
+    if importlib.util.find_spec("peft") is None:
+        raise CheckpointError(f"{folder}: its LoRA needs peft: pip install 'melcli[lora]'")
+    info = model.load_adapter(str(place), adapter_name="speech", adapter_kwargs={"local_files_only": True})
     model.set_adapter("speech")
-    if missing := [name for name in info.missing_keys if "lora_" in name]:
-        raise CheckpointError(f"{folder / adapter}: misses {_some(sorted(missing))}")
-    return f"; {adapter} put on"
+    missing = sorted(name for name in info.missing_keys if "lora_" in name)
+    if missing or info.unexpected_keys:
+        raise CheckpointError(f"{place}: does not fit the model: {_some(missing or sorted(info.unexpected_keys))}")
+    return f"; {subfolder or 'its LoRA'} put on"
 
 
 def _some(names: list[str]) -> str:
