@@ -23,11 +23,15 @@ from melcli.models.speech_lm import SpeechLM
 
 WEIGHTS = "model.safetensors"
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+HUB_COPIES = ["*fp32*", "*fp16*"]  # the same weights once more, in another number format
 UNSAFE = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
 
 
 def resolve(name: str, *, offline: bool = False) -> Path:
-    """The folder of a model given by registered name, folder or hub id; the folder of a run stands for its `model/`. Raises CheckpointError."""
+    """The folder of a model given by registered name, folder or hub id (with @REVISION, where wanted); the folder of a run stands for its `model/`.
+
+    Raises CheckpointError.
+    """
     from melcli import registry
 
     folder = Path(name)
@@ -36,7 +40,7 @@ def resolve(name: str, *, offline: bool = False) -> Path:
         return inner if (inner / "config.json").exists() and not (folder / "config.json").exists() else folder
     if name in registry.names("model"):
         return Path(registry.get("model", name).load())
-    if name.count("/") == 1 and not name.startswith((".", "/")):
+    if name.partition("@")[0].count("/") == 1 and not name.startswith((".", "/")):
         return _from_hub(name, offline)
     raise CheckpointError(f"--model {name}: no such folder or registered model; valid names: {', '.join(registry.names('model'))}")
 
@@ -45,8 +49,10 @@ def _from_hub(name: str, offline: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    repo, _, revision = name.partition("@")
+    chosen = {"allow_patterns": HUB_FILES, "ignore_patterns": HUB_COPIES}
     try:
-        return Path(snapshot_download(name, local_files_only=offline, allow_patterns=HUB_FILES))
+        return Path(snapshot_download(repo, revision=revision or None, local_files_only=offline, **chosen))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(f"--model {name}: not a folder, and not to be had from the hub ({str(error).splitlines()[0]})") from None
 

@@ -137,3 +137,10 @@ def test_a_model_without_a_ctc_head_takes_no_weight_for_it(tmp_path):
     assert Transcriber.load(str(tmp_path / "model"), beam=2).decisions["decoding"] == "2 beams, as asked"
     with pytest.raises(UsageError, match="no CTC head"):
         Transcriber.load(str(tmp_path / "model"), beam=2, ctc_weight=0.5)
+
+
+def test_a_hub_id_may_name_a_revision(monkeypatch):
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda repo, **options: asked.append((repo, options["revision"])) or "/there")
+    assert str(checkpoint.resolve("owner/name@refs/pr/70")) == str(checkpoint.resolve("owner/name")) == "/there"
+    assert asked == [("owner/name", "refs/pr/70"), ("owner/name", None)]

@@ -215,7 +215,7 @@ def test_code_from_the_hub_is_never_run(made: Made, tmp_path: Path) -> None:
     [
         ("zzz", "model_type 'zzz' is no speech recogniser melcli can run. It runs speech_lm, whisper, moonshine"),
         ("wisper", "melcli can run. Did you mean 'whisper'?"),
-        ("phi4mm", "model_type 'phi4mm' needs code from the hub, which is never run; its native form 'phi4_multimodal' is read"),
+        ("phi4mm", "needs code from the hub, which is never run; give its native form: microsoft/Phi-4-multimodal-instruct@refs/pr/70"),
         (None, "its config.json names no model_type"),
         (["whisper"], "is no speech recogniser"),
     ],

@@ -49,6 +49,7 @@ class Family:
         return self.auto in ("AutoModelForTDT", "AutoModelForRNNT")
 
 
+NATIVE_PHI = "give its native form: microsoft/Phi-4-multimodal-instruct@refs/pr/70"
 SEQ2SEQ = "AutoModelForSpeechSeq2Seq"
 PROMPTED = "AutoModelForMultimodalLM"
 
@@ -77,7 +78,7 @@ def family_of(where: str, model_type: object) -> Family:
     if isinstance(model_type, str) and model_type in FAMILIES:
         return FAMILIES[model_type]
     if model_type == "phi4mm":
-        raise CheckpointError(f"{where}: model_type 'phi4mm' needs code from the hub, which is never run; its native form 'phi4_multimodal' is read")
+        raise CheckpointError(f"{where}: model_type 'phi4mm' needs code from the hub, which is never run; {NATIVE_PHI}")
     kind = f"model_type {model_type!r}" if model_type else "its config.json names no model_type, which"
     close = nearest(str(model_type), FAMILIES)
     raise CheckpointError(f"{where}: {kind} is no speech recogniser melcli can run.{close} It runs speech_lm, {', '.join(FAMILIES)}")
