@@ -17,6 +17,7 @@ from melcli.errors import CheckpointError, UsageError
 from melcli.inputs import AudioInput
 from melcli.models.peers.families import FAMILIES, GENERATIVE, Family
 from melcli.models.peers.peer import Peer
+from melcli.models.recogniser import Recognised
 from melcli.transcribe import Transcriber
 from tests.models.peer_makers import MAKERS, wav2vec2
 
@@ -114,6 +115,22 @@ def test_texts_end_at_the_stop_token_or_at_their_limit(made: Made, waves: list[t
     shorter, reason = hear(peer, waves[:1])[0]
     assert reason == "eos" and text.startswith(shorter) and len(shorter) < len(text)
     assert 0 < len(peer.processor.tokenizer(text)["input_ids"]) <= 16 + 12 * 1.3 + 1
+
+
+def test_a_batch_too_large_for_the_memory_is_halved(made: Made, waves: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = load(made("wav2vec2")).recogniser
+    expected, batch, room = hear(peer, waves), peer._batch, 1
+
+    def small(chosen: list[torch.Tensor]) -> list[Recognised]:
+        if len(chosen) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return batch(chosen)
+
+    monkeypatch.setattr(peer, "_batch", small)
+    assert hear(peer, waves) == expected
+    room = 0
+    with pytest.raises(UsageError, match="try --dtype bfloat16, or --device cpu"):
+        hear(peer, waves)
 
 
 def test_whisper_is_told_the_language_and_beams_are_kept(made: Made, waves: list[torch.Tensor]) -> None:
