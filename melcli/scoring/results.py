@@ -11,6 +11,7 @@ class ResultRow:
 
     audio_filepath: what the utterance is called, unique in its file. duration, time: seconds of audio, and seconds it took. text, pred_text: the
     reference and the hypothesis, both as they came. speaker, parent_id, chunk_index: where known; a call cut into chunks shares its parent_id.
+    finish_reason: why decoding stopped (eos, length, repetition, silence), where known.
     """
 
     audio_filepath: str
@@ -21,3 +22,4 @@ class ResultRow:
     speaker: str | None = None
     parent_id: str | None = None
     chunk_index: int | None = None
+    finish_reason: str | None = None
