@@ -217,6 +217,11 @@ def score(
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N utterances of each set.")] = None,
     format: Annotated[Literal["table", "json"], typer.Option("--format", "-f", help="What to print.")] = "table",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="JSONL file for every raw text and transcript.")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="A B", help="Two JSONL files of the same utterances: is B better than A?")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for report.html, report.md and summary.json.")] = None,
+    worst: Annotated[int, typer.Option(min=0, metavar="N", help="Also show the N worst utterances of each set, word by word.")] = 0,
     beam: Beams = None,
     ctc_weight: CtcWeight = None,
     batch_size: BatchSize = "auto",
@@ -232,11 +237,19 @@ def score(
     \b
     melcli score --manifest dev.jsonl --model tiny-en
     melcli score --hyp results.jsonl -f json
+    melcli score --compare old.jsonl new.jsonl --report report/
     """
     _prepare(quiet, verbose, offline)
-    from melcli.score import COLUMNS
+    from melcli.score import COLUMNS, check_folder, explain
     from melcli.score import score as run
 
+    if report is not None:
+        check_folder(report)
+    if compare is not None:
+        if manifest or hyp or model or out or limit:
+            raise UsageError("--compare reads two files of transcripts; leave out --manifest, --hyp, --model, --limit and -o.")
+        _compare(compare, protocol, format, report, worst)
+        return
     size = _batch_size(batch_size)
     if hyp and model:
         raise UsageError("--hyp scores transcripts that exist; leave out --model.")
@@ -248,7 +261,7 @@ def score(
         console.decided(transcriber.decisions, title=name if model and len(model) > 1 else "")
         return transcriber
 
-    reports = run(
+    scored = run(
         manifests=manifest or [],
         hypotheses=hyp or [],
         models=model or ["tiny-en"],
@@ -261,12 +274,26 @@ def score(
         done=lambda name, set_name: console.detail(f"{name}: {set_name} done"),
     )
     if format == "json":
-        objects = [report.as_dict() for report in reports]
+        objects = [one.as_dict() for one in scored]
         print(json.dumps(objects if len(objects) > 1 else objects[0]))
     else:
-        console.table(COLUMNS, [row for report in reports for row in report.rows()], stdout=True)
-    failed = [failure for report in reports for failure in report.failures]
-    _finish(failed, len(failed) + sum(s.counts.utterances for report in reports for s in report.sets.values()))
+        console.table(COLUMNS, [row for one in scored for row in one.rows()], stdout=True)
+    explain([each for one in scored for each in one.runs], protocol, report, worst, stdout=format == "table")
+    failed = [failure for one in scored for failure in one.failures]
+    _finish(failed, len(failed) + sum(s.counts.utterances for one in scored for s in one.sets.values()))
+
+
+def _compare(files: tuple[Path, Path], protocol: str, format: str, report: Path | None, worst: int) -> None:
+    """`score --compare A B`."""
+    from melcli.score import COMPARED, compare, explain
+
+    found, runs = compare(*files, protocol)
+    if format == "json":
+        print(json.dumps(found.as_dict()))
+    else:
+        console.table(COMPARED, [found.row()], stdout=True)
+        print(found.verdict)
+    explain(runs, protocol, report, worst, stdout=format == "table")
 
 
 @app.command()

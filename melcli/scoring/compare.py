@@ -6,7 +6,8 @@ Both systems are scored on the same draws, so that what is hard for both does no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,18 @@ class Comparison:
             return f"no difference between {self.a} and {self.b} that could not be chance"
         better, worse = (self.b, self.a) if self.difference < 0 else (self.a, self.b)
         return f"{better} is better than {worse}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, with the verdict; numbers rounded to 4 places, the interval a pair or None."""
+        found = {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(self).items()}
+        between = None if self.interval is None else [round(self.interval.low, 4), round(self.interval.high, 4)]
+        return found | {"interval": between, "verdict": self.verdict}
+
+    def row(self) -> list[str]:
+        """One row of a table: both rates, the difference, its interval, p, the share of draws, utterances."""
+        between = "-" if self.interval is None else f"{self.interval.low:+.2f}..{self.interval.high:+.2f}"
+        rates = [f"{self.wer_a:.2f}", f"{self.wer_b:.2f}", f"{self.difference:+.2f}", between, f"{self.p_value:.4f}", f"{100 * self.b_better:.1f}"]
+        return [self.a, self.b, *rates, str(self.utterances)]
 
 
 def compare(a: Run, b: Run, protocol: Protocol, draws: int = DRAWS, seed: int = 0) -> Comparison:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -127,9 +126,7 @@ def _comparisons(runs: Sequence[Run], systems: Sequence[str], protocol: Protocol
     for run in runs:
         base = first.get(run.set_name)
         if base is not None and run.system != base.system and same_utterances(base, run) and base.total.words:
-            found.append(compared := asdict(result := compare(base, run, protocol)))
-            compared |= {"interval": _pair(result.interval), "verdict": result.verdict}
-            compared |= {key: round(compared[key], 4) for key in ("wer_a", "wer_b", "difference", "p_value", "b_better")}
+            found.append(compare(base, run, protocol).as_dict())
     return found
 
 
