@@ -9,7 +9,8 @@ from itertools import groupby
 from melcli.scoring.breakdown import kind_of
 from melcli.scoring.protocol import Pair
 
-CONTEXT = 6  # right words kept on each side of an error
+CONTEXT = 10  # right words kept on each side of an error
+LONG = 4 * CONTEXT  # right words in a row, over which some are left out
 MOST_PIECES = 600  # of one utterance that are shown; a call of an hour may be wrong in thousands of places
 
 Span = tuple[str, str]
@@ -30,7 +31,7 @@ def pieces(pairs: Sequence[Pair]) -> list[Piece]:
     found: list[Piece] = []
     for right, group in groupby(pairs, lambda pair: kind_of(pair) == ""):
         words = [Piece(kind_of(pair), pair[0] or "", pair[1] or "") for pair in group]
-        if right and len(words) > 2 * CONTEXT + 1:
+        if right and len(words) > LONG:
             words = [*words[:CONTEXT], _left_out(len(words) - 2 * CONTEXT, "right"), *words[-CONTEXT:]]
         found += words
     rest = len(found) - MOST_PIECES

@@ -70,7 +70,7 @@ def test_side_by_side() -> None:
 
 def test_long_right_passages_are_left_out() -> None:
     shown = pieces([("x", "y"), *[(str(i), str(i)) for i in range(100)], ("x", None)])
-    assert [p.said for p in shown][6:9] == ["5", "… 88 right …", "94"] and len(shown) == 15
+    assert [p.said for p in shown][10:13] == ["9", "… 80 right …", "90"] and len(shown) == 23
     assert pieces([(None, "x")] * (MOST_PIECES + 5))[-1].said == "… 5 more …"
 
 
