@@ -34,7 +34,8 @@ def desk(tmp_path_factory) -> Path:
     shutil.copy(CLIPS[0], folder / "interviews" / "deep" / "two.wav")
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     (folder / "dev.jsonl").write_text(json.dumps({"audio": "talk.mp3", "text": text}) + "\n")
-    (folder / "results.jsonl").write_text(json.dumps({"text": "a b c", "pred_text": "a b d"}) + "\n")
+    for name in ("results", "old", "new"):
+        (folder / f"{name}.jsonl").write_text(json.dumps({"text": "a b c", "pred_text": "a b d"}) + "\n")
     chapter = folder / "data" / "LibriSpeech" / "dev-clean" / "84" / "121123"
     chapter.mkdir(parents=True)
     io.save(chapter / "84-121123-0000.wav", wave, 16000)
