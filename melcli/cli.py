@@ -234,6 +234,11 @@ def score(
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="With --hyp: score files that lack utterances of their set.")] = False,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the leaderboard's table, a line a model.")] = None,
     devices: Annotated[int, typer.Option(min=1, help="Processes that share the utterances, one a device.")] = 1,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="A B", help="Two JSONL files of the same utterances: is B better than A?")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for report.html, report.md and summary.json.")] = None,
+    worst: Annotated[int, typer.Option(min=0, metavar="N", help="Also show the N worst utterances of each set, word by word.")] = 0,
     beam: Beams = None,
     ctc_weight: CtcWeight = None,
     batch_size: BatchSize = "auto",
@@ -250,12 +255,21 @@ def score(
     melcli score --manifest dev.jsonl --model tiny-en
     melcli score --set openasr --root mirror/ --csv row.csv
     melcli score --hyp results/ -f json
+    melcli score --compare old.jsonl new.jsonl --report report/
     """
     _prepare(quiet, verbose, offline)
     from melcli import launch
     from melcli.score import COLUMNS
     from melcli.score import score as run
+    from melcli.score_explain import check_folder, explain, runs_of
 
+    if report is not None:
+        check_folder(report)
+    if compare is not None:
+        if sets or manifest or hyp or model or limit or out or overwrite or allow_missing or csv or devices > 1:
+            raise UsageError("--compare takes --protocol, --format, --report and --worst only: it reads two files of transcripts, whole.")
+        _compare(compare, protocol, format, report, worst)
+        return
     size = _batch_size(batch_size)
     if hyp and model:
         raise UsageError("--hyp scores transcripts that exist; leave out --model.")
@@ -274,7 +288,7 @@ def score(
         return transcriber
 
     with console.progress("score", None) as bar:
-        reports = run(
+        scored = run(
             sets=sets or [],
             manifests=manifest or [],
             hypotheses=hyp or [],
@@ -294,12 +308,29 @@ def score(
     if not launch.is_first():
         return
     if format == "json":
-        objects = [report.as_dict() for report in reports]
+        objects = [one.as_dict() for one in scored]
         print(json.dumps(objects if len(objects) > 1 else objects[0]))
     else:
-        console.table(COLUMNS, [row for report in reports for row in report.rows()], stdout=True)
-    failed = [failure for report in reports for failure in report.failures]
-    _finish(failed, len(failed) + sum(s.counts.utterances for report in reports for s in report.sets.values()))
+        console.table(COLUMNS, [row for one in scored for row in one.rows()], stdout=True)
+    if scored and (report is not None or worst):
+        explain(runs_of(scored), scored[0].protocol, report, worst, stdout=format == "table")
+    failed = [failure for one in scored for failure in one.failures]
+    _finish(failed, len(failed) + sum(s.total.utterances for one in scored for s in one.sets.values()))
+
+
+def _compare(files: tuple[Path, Path], protocol: str | None, format: str, report: Path | None, worst: int) -> None:
+    """`score --compare A B`."""
+    from melcli.score_explain import COMPARED, compare_files, explain
+    from melcli.scoring.protocol import get
+
+    rules = get(protocol or "plain")
+    found, runs = compare_files(*files, rules)
+    if format == "json":
+        print(json.dumps(rules.stamp() | found.as_dict()))
+    else:
+        console.table(COMPARED, [found.row()], stdout=True)
+        print(found.verdict)
+    explain(runs, rules, report, worst, stdout=format == "table")
 
 
 @app.command()

@@ -117,7 +117,7 @@ def _score_model(
     heard: Callable[[str], None],
     done: Callable[[str, str], None],
 ) -> Report:
-    report = Report(protocol.name, model)
+    report = Report(protocol, model)
     recogniser = load(model)
     decided = {key: value.partition(": ")[0] if key in ("device", "dtype") else value for key, value in recogniser.decisions.items()}
     made_by = {**decided, "model": model, "weights": _weights(model)}
@@ -130,7 +130,8 @@ def _score_model(
             kept = [rows[utterance] for utterance in one.utterances if utterance in rows]
             whole, incomplete = join_chunks(kept, str(file), one.pieces)
             report.failures += [(parent, "not scored, since pieces of it are missing") for parent in incomplete]
-            report.add(name, [row for row in whole if row.audio_filepath not in incomplete], protocol)
+            scored = [row for row in whole if row.audio_filepath not in incomplete]
+            report.add(name, scored, utterances=one.utterances, about=recogniser.decisions)
         done(model, name)
     return report
 
@@ -163,7 +164,7 @@ def _score_files(given: Sequence[Path], loaded: Mapping[str, _Loaded], protocol:
 def _score_model_files(
     model: str | None, files: Mapping[str, Path], loaded: Mapping[str, _Loaded], protocol: Protocol, limit: int | None, allow_missing: bool
 ) -> Report:
-    report = Report(protocol.name, model)
+    report = Report(protocol, model)
     missing = [(name, "no result file") for name in loaded if name not in files]
     for name in in_order(files):
         path = files[name]
@@ -176,7 +177,7 @@ def _score_model_files(
             missing += _missing(one, [row.audio_filepath for row in rows], path)
         missing += [(parent, f"pieces of it are missing from {path}") for parent in incomplete]
         kept = whole if allow_missing else [row for row in whole if row.audio_filepath not in incomplete]
-        report.add(name, kept, protocol)
+        report.add(name, kept, folder=path.parent, utterances=one.utterances if one else None)
     report.failures += [] if allow_missing else missing
     return report
 

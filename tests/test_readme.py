@@ -38,6 +38,8 @@ def desk(tmp_path_factory) -> Path:
     (folder / "results").mkdir()
     (folder / "results" / "MODEL_theirs_DATASET_theirs.jsonl").write_text(json.dumps({"text": "a b c", "pred_text": "a b d"}) + "\n")
     mirror.build(folder / "mirror")
+    for name in ("results", "old", "new"):
+        (folder / f"{name}.jsonl").write_text(json.dumps({"text": "a b c", "pred_text": "a b d"}) + "\n")
     chapter = folder / "data" / "LibriSpeech" / "dev-clean" / "84" / "121123"
     chapter.mkdir(parents=True)
     io.save(chapter / "84-121123-0000.wav", wave, 16000)

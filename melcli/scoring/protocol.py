@@ -52,6 +52,10 @@ class Protocol:
         parts = (self.name, self.version, self.merge_compounds, self.drops.__qualname__, self.places, unicodedata.unidata_version, libraries)
         return hashlib.sha256(json.dumps([*parts, self.rules()], sort_keys=True).encode()).hexdigest()[:12]
 
+    def stamp(self) -> dict[str, str]:
+        """What scores are marked with, for output as JSON."""
+        return {"protocol": self.name, "protocol_version": self.version, "protocol_digest": self.digest}
+
     def check(self) -> None:
         """Raises UsageError where a library is missing."""
         for library in self.libraries:

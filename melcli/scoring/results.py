@@ -27,9 +27,9 @@ HYPOTHESIS_KEYS = ("pred_text", "hyp")
 class ResultRow:
     """What a model heard in one utterance.
 
-    audio_filepath: what the utterance is called, unique in its file. duration, time: seconds of audio, and seconds it took. text, pred_text: the
-    reference and the hypothesis, both as they came. speaker, parent_id, chunk_index: where known; a call cut into chunks shares its parent_id.
-    finish_reason: why decoding stopped (eos, length, repetition, silence), where known.
+    audio_filepath: what the utterance is called, unique in its file; `row N` where the file does not say. duration, time: seconds of audio, and
+    seconds it took. text, pred_text: the reference and the hypothesis, both as they came. speaker, parent_id, chunk_index: where known; a call cut
+    into chunks shares its parent_id. finish_reason: why decoding stopped (eos, length, repetition, silence), where known.
     """
 
     audio_filepath: str
@@ -57,7 +57,7 @@ def parse_name(path: Path) -> tuple[str | None, str]:
 
 def read(path: Path) -> list[ResultRow]:
     """The rows of a result file, ours or anyone's. Raises ManifestError with file and line, or with the utterances that are in it twice."""
-    rows = [_row(row, where) for where, row in read_lines(path)]
+    rows = [_row(row, where, number) for number, (where, row) in enumerate(read_lines(path), start=1)]
     twice = [name for name, count in Counter(row.audio_filepath for row in rows).items() if count > 1]
     if twice:
         listed = ", ".join(twice[:10]) + (f" and {len(twice) - 10} more" if len(twice) > 10 else "")
@@ -65,7 +65,7 @@ def read(path: Path) -> list[ResultRow]:
     return rows
 
 
-def _row(row: Mapping[str, Any], where: str) -> ResultRow:
+def _row(row: Mapping[str, Any], where: str, number: int) -> ResultRow:
     key = next((key for key in HYPOTHESIS_KEYS if key in row), None)
     if key is None or "text" not in row:
         raise ManifestError(f"{where}: no '{'text' if key else 'pred_text'}'; a row holds 'text' and one of: {', '.join(HYPOTHESIS_KEYS)}.")
@@ -75,7 +75,7 @@ def _row(row: Mapping[str, Any], where: str) -> ResultRow:
     if (parent is None) != (index is None) or (index is not None and (isinstance(index, bool) or not isinstance(index, int))):
         raise ManifestError(f"{where}: 'parent_id' and 'chunk_index' (a whole number) go together.")
     return ResultRow(
-        audio_filepath=str(row.get("audio_filepath") or where),
+        audio_filepath=str(row.get("audio_filepath") or f"row {number}"),
         duration=_seconds(row.get("duration"), "duration", where),
         time=_seconds(row.get("time"), "time", where),
         text=row["text"],

@@ -187,9 +187,10 @@ def test_score_reads_sources_as_told(
 
 def test_score_hands_its_flags_on(melcli: Melcli, transcriber: FakeTranscriber, talks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from melcli import score
+    from melcli.scoring.protocol import PLAIN
 
     told: list[dict[str, Any]] = []
-    monkeypatch.setattr(score, "score", lambda **options: told.append(options) or [score.Report("plain", "m")])
+    monkeypatch.setattr(score, "score", lambda **options: told.append(options) or [score.Report(PLAIN, "m")])
     melcli("score", "--set", "openasr", "--set", "a.jsonl", "--csv", "row.csv", "--overwrite", "--protocol", "none", "-o", "out")
     melcli("score", "--set", "openasr", "--hyp", "results", "--allow-missing")
     first, second = told
@@ -232,6 +233,9 @@ TESTED = {
         "--limit",
         "--format",
         "--out",
+        "--compare",
+        "--report",
+        "--worst",
         "--root",
         "--beam",
         "--ctc-weight",

@@ -176,7 +176,7 @@ def test_shares_are_disjoint_and_put_together(manifest: Path, monkeypatch: pytes
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(run, (0, 1), fakes)
     assert [[Path(name).name for name in fake.heard] for fake in fakes] == [["c.mp3", "a.wav"], ["b.wav"]]
-    assert first[0].sets["dev"].counts.utterances == 2 and second[0].sets == {}
+    assert first[0].sets["dev"].total.utterances == 2 and second[0].sets == {}
     assert [reason for _, reason in first[0].failures] == [f"{manifest / 'b.wav'}: is not audio that can be decoded."]
     (file,) = (manifest / "results").glob("*.jsonl*")
     assert [Path(row["audio_filepath"]).name for row in lines(file)] == ["a.wav", "c.mp3"]
