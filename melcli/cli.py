@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,6 +26,8 @@ from melcli.errors import MelcliError, UsageError
 app = typer.Typer(name="melcli", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(cli_names.models_app, name="models")
 app.add_typer(cli_names.recipes_app, name="recipes")
+
+WARM_UP_BATCHES = 2  # before the clock runs, as the leaderboard does
 
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute; auto takes the best there is.")]
 Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="What to compute in.")]
@@ -210,13 +213,32 @@ def transcribe(
 
 @app.command()
 def score(
+    context: typer.Context,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME", help="openasr, openasr-classic, librispeech, one of their sets, or any source; may repeat."),
+    ] = None,
     manifest: Annotated[list[str] | None, typer.Option(metavar="SOURCE", help="A manifest, folder or corpus with texts; may repeat.")] = None,
-    hyp: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="JSONL with text and pred_text, instead of a model; may repeat.")] = None,
+    hyp: Annotated[list[Path] | None, typer.Option(metavar="PATH", help="Result files or folders of them, instead of a model; may repeat.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="A model's name, folder or hub id; may repeat.  [default: tiny-en]")] = None,
-    protocol: Annotated[str, typer.Option(help="How texts are normalised: plain or none.")] = "plain",
+    protocol: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="How texts are compared; see `models ls --kind protocol`.  [default: the sets' own, else plain]"),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N utterances of each set.")] = None,
     format: Annotated[Literal["table", "json"], typer.Option("--format", "-f", help="What to print.")] = "table",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSONL file for every raw text and transcript.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the result files; what is there is gone on with.  [default with --set: results]")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin result files anew instead of going on with them.")] = False,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="With --hyp: score files that lack utterances of their set.")] = False,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the leaderboard's table, a line a model.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="Processes that share the utterances, one a device.")] = 1,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="A B", help="Two JSONL files of the same utterances: is B better than A?")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for report.html, report.md and summary.json.")] = None,
+    worst: Annotated[int, typer.Option(min=0, metavar="N", help="Also show the N worst utterances of each set, word by word.")] = 0,
     beam: Beams = None,
     ctc_weight: CtcWeight = None,
     batch_size: BatchSize = "auto",
@@ -231,42 +253,84 @@ def score(
 
     \b
     melcli score --manifest dev.jsonl --model tiny-en
-    melcli score --hyp results.jsonl -f json
+    melcli score --set openasr --root mirror/ --csv row.csv
+    melcli score --hyp results/ -f json
+    melcli score --compare old.jsonl new.jsonl --report report/
     """
     _prepare(quiet, verbose, offline)
+    from melcli import launch
     from melcli.score import COLUMNS
     from melcli.score import score as run
+    from melcli.score_explain import check_folder, explain, runs_of
 
+    if report is not None:
+        check_folder(report)
+    if compare is not None:
+        if sets or manifest or hyp or model or limit or out or overwrite or allow_missing or csv or devices > 1:
+            raise UsageError("--compare takes --protocol, --format, --report and --worst only: it reads two files of transcripts, whole.")
+        _compare(compare, protocol, format, report, worst)
+        return
     size = _batch_size(batch_size)
     if hyp and model:
         raise UsageError("--hyp scores transcripts that exist; leave out --model.")
+    if devices > 1 and not launch.is_worker():
+        raise typer.Exit(launch.launch(devices, ["score", *_given(context, "devices")]))
+    if launch.is_worker():
+        launch.join(timedelta(days=7))  # one process may be through with its share long before another
 
     def load(name: str):
         from melcli.transcribe import Transcriber
 
-        transcriber = Transcriber.load(name, device=device, dtype=dtype, batch_size=size, beam=beam, ctc_weight=ctc_weight, offline=offline)
-        console.decided(transcriber.decisions, title=name if model and len(model) > 1 else "")
+        options = {"device": device, "dtype": dtype, "batch_size": size, "beam": beam, "ctc_weight": ctc_weight, "offline": offline}
+        transcriber = Transcriber.load(name, warm_up=WARM_UP_BATCHES if sets else 0, **options)
+        if launch.is_first():
+            console.decided(transcriber.decisions, title=name if model and len(model) > 1 else "")
         return transcriber
 
-    reports = run(
-        manifests=manifest or [],
-        hypotheses=hyp or [],
-        models=model or ["tiny-en"],
-        protocol=protocol,
-        root=root,
-        limit=limit,
-        output=out,
-        offline=offline,
-        load=load,
-        done=lambda name, set_name: console.detail(f"{name}: {set_name} done"),
-    )
+    with console.progress("score", None) as bar:
+        scored = run(
+            sets=sets or [],
+            manifests=manifest or [],
+            hypotheses=hyp or [],
+            models=model or ["tiny-en"],
+            protocol=protocol,
+            root=root,
+            limit=limit,
+            output=out,
+            table=csv,
+            overwrite=overwrite,
+            allow_missing=allow_missing,
+            offline=offline,
+            load=load,
+            heard=lambda name: bar.advance(1, name),
+            done=lambda name, set_name: console.detail(f"{name}: {set_name} done"),
+        )
+    if not launch.is_first():
+        return
     if format == "json":
-        objects = [report.as_dict() for report in reports]
+        objects = [one.as_dict() for one in scored]
         print(json.dumps(objects if len(objects) > 1 else objects[0]))
     else:
-        console.table(COLUMNS, [row for report in reports for row in report.rows()], stdout=True)
-    failed = [failure for report in reports for failure in report.failures]
-    _finish(failed, len(failed) + sum(s.counts.utterances for report in reports for s in report.sets.values()))
+        console.table(COLUMNS, [row for one in scored for row in one.rows()], stdout=True)
+    if scored and (report is not None or worst):
+        explain(runs_of(scored), scored[0].protocol, report, worst, stdout=format == "table")
+    failed = [failure for one in scored for failure in one.failures]
+    _finish(failed, len(failed) + sum(s.total.utterances for one in scored for s in one.sets.values()))
+
+
+def _compare(files: tuple[Path, Path], protocol: str | None, format: str, report: Path | None, worst: int) -> None:
+    """`score --compare A B`."""
+    from melcli.score_explain import COMPARED, compare_files, explain
+    from melcli.scoring.protocol import get
+
+    rules = get(protocol or "plain")
+    found, runs = compare_files(*files, rules)
+    if format == "json":
+        print(json.dumps(rules.stamp() | found.as_dict()))
+    else:
+        console.table(COMPARED, [found.row()], stdout=True)
+        print(found.verdict)
+    explain(runs, rules, report, worst, stdout=format == "table")
 
 
 @app.command()
@@ -295,6 +359,17 @@ def _batch_size(text: str) -> int | Literal["auto"]:
     if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"--batch-size {text}: must be a number of at least 1, or auto.")
     return int(text)
+
+
+def _given(context: typer.Context, *without: str) -> list[str]:
+    """The options of a command as they were given, for a process that is to do the same."""
+    given: list[str] = []
+    for option in context.command.params:
+        value = context.params[option.name]
+        if option.name not in without and context.get_parameter_source(option.name).name == "COMMANDLINE":
+            for one in value if isinstance(value, list | tuple) else [value]:
+                given += [option.opts[0]] if one is True else [option.opts[0], str(one)]
+    return given
 
 
 def _finish(failed: Sequence[tuple[str, str]], total: int) -> None:

@@ -5,6 +5,7 @@ rich is imported when something is shown, so that importing this costs nothing.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -127,6 +128,29 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str |
         shown.add_row(*row)
     stream = sys.stdout if stdout else sys.stderr
     _console(stream).print(shown)
+
+
+STYLES = {"sub": "yellow", "del": "red", "ins": "cyan", "left out": "dim"}
+
+
+def spans(title: str, lines: Iterable[Iterable[tuple[str, str]]], *, stdout: bool = False) -> None:
+    """Lines of (text, kind), coloured by STYLES on a terminal; `stdout` where they are the command's result."""
+    from rich.text import Text
+
+    if _level < NORMAL and not stdout:
+        return
+    shown = _console(sys.stdout if stdout else sys.stderr)
+    shown.print(Text(title, style="bold"))
+    for line in lines:
+        text = Text.assemble(*((part, STYLES.get(kind, "")) for part, kind in line))
+        text.rstrip()
+        shown.print(text, soft_wrap=True)
+
+
+def width(stdout: bool) -> int:
+    """Columns of the terminal, 100 where the stream is none."""
+    stream = sys.stdout if stdout else sys.stderr
+    return shutil.get_terminal_size((100, 24)).columns if stream.isatty() else 100
 
 
 def _line(text: str) -> None:

@@ -25,10 +25,10 @@ REQUIRED = (
     "av",
     "pydantic",
     "pyyaml",
-    "jiwer",
+    "rapidfuzz",
     "typer",
 )
-EXTRAS = {"data": ("datasets", "lhotse"), "lora": ("peft",), "plot": ("matplotlib",), "ray": ("ray",), "score": ("kaldialign",)}
+EXTRAS = {"data": ("datasets", "lhotse"), "lora": ("peft",), "plot": ("matplotlib",), "ray": ("ray",), "score": ("kaldialign", "whisper-normalizer")}
 SYNTHESISERS = ("flite", "espeak-ng", "festival")
 
 

@@ -1,4 +1,4 @@
-"""Several processes for one training, one a device: started here for `--devices N`, or by torchrun, whose variables are the ones used."""
+"""Several processes for one training or scoring, one a device: started here for `--devices N`, or by torchrun, whose variables are the ones used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from types import FrameType
+from typing import Any
 
 from melcli.errors import UsageError
 
@@ -26,12 +28,29 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0" if is_worker() else True
 
 
-def join() -> None:
-    """Meet the other processes. To be called in a worker before anything asks for its rank."""
+def place() -> tuple[int, int]:
+    """Which of how many processes this one is; (0, 1) for the only one."""
+    return (int(os.environ.get("RANK", "0")), int(os.environ["WORLD_SIZE"])) if is_worker() else (0, 1)
+
+
+def gather(values: list[Any]) -> list[Any]:
+    """The values of all processes, in the order of the processes; waits for all. To be called by each of them, after `join`."""
+    if not is_worker():
+        return values
+    from accelerate.utils import gather_object
+
+    return gather_object(values)
+
+
+def join(patience: timedelta | None = None) -> None:
+    """Meet the other processes. To be called in a worker before anything asks for its rank.
+
+    patience: how long one may wait for another later on; torch's own limit of minutes by default.
+    """
     import torch
     from accelerate import PartialState
 
-    PartialState(cpu=not torch.cuda.is_available())
+    PartialState(cpu=not torch.cuda.is_available(), **({} if patience is None else {"timeout": patience}))
 
 
 def launch(devices: int, arguments: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""The one table of everything that has a name: inputs, mel presets, tasks, models, recipes, corpora, normalisers.
+"""The one table of everything that has a name: inputs, mel presets, tasks, models, recipes, corpora, protocols.
 
 An entry says what a name stands for without importing it, so that listing is instant; `Entry.load()` imports the target when it is wanted.
 Other packages add entries through the entry-point group `melcli.plugins`: each entry point is an iterable of `Entry`, or a function that returns one.
@@ -16,7 +16,7 @@ from typing import Any
 
 from melcli.errors import RegistryError, nearest
 
-KINDS = ("speech-input", "speech-output", "mel", "task", "model", "recipe", "corpus", "score-set", "normaliser", "vocoder")
+KINDS = ("speech-input", "speech-output", "mel", "task", "model", "recipe", "corpus", "score-set", "normaliser", "protocol", "vocoder")
 FILE_KINDS = ("model", "recipe")
 PACKAGE = Path(__file__).parent
 
@@ -68,6 +68,10 @@ def _corpus(name: str, summary: str, licence: str) -> Entry:
     return Entry("corpus", name, f"melcli.data.corpora:CORPORA.{name}", summary, licence)
 
 
+def _set(name: str, summary: str) -> Entry:
+    return Entry("score-set", name, f"melcli.scoring.sets:SETS.{name.replace('.', '_')}", summary)
+
+
 BUILT_IN = (
     Entry("speech-input", "mel-patch", "melcli.models.speech_input:MelPatch", "stack r mel frames, one linear layer"),
     Entry("speech-input", "mel-conv", "melcli.models.speech_input:MelConv", "Phi-4-MM's 8x convolutional stack and projection, without its encoder"),
@@ -88,8 +92,28 @@ BUILT_IN = (
     _corpus("libritts", "LibriTTS: audio books at 24 kHz, cut at sentences", "CC BY 4.0"),
     _corpus("ljspeech", "LJ Speech: one speaker, 24 h, 22.05 kHz", "public domain"),
     _corpus("synth", "speech made on the spot by flite, espeak-ng and festival; synth?hours=2", "the text's own"),
+    _set("openasr", "the OpenASR leaderboard of 2026, seven sets"),
+    _set("openasr-classic", "the OpenASR leaderboard until March 2026, eight sets"),
+    _set("librispeech", "LibriSpeech test-clean and test-other, the corpus"),
+    _set("ami_cleaned", "meetings, corrected references"),
+    _set("earnings22_cleaned_aa_chunked", "earnings calls in pieces, each call scored as a whole"),
+    _set("gigaspeech_cleaned", "podcasts and videos, corrected references"),
+    _set("librispeech_test.clean", "audio books, clear voices, from the leaderboard's repository"),
+    _set("librispeech_test.other", "audio books, harder voices, from the leaderboard's repository"),
+    _set("spgispeech", "earnings calls, read and spontaneous"),
+    _set("voxpopuli_cleaned_aa", "the European Parliament, corrected references"),
+    _set("ami", "meetings"),
+    _set("earnings22", "earnings calls, cut"),
+    _set("gigaspeech", "podcasts and videos"),
+    _set("tedlium", "TED talks"),
+    _set("voxpopuli", "the European Parliament"),
     Entry("normaliser", "plain", "melcli.scoring.normalize:plain", "lower case, no punctuation but apostrophes, single spaces"),
     Entry("normaliser", "none", "melcli.scoring.normalize:none", "the text as it is, single spaces"),
+    Entry("protocol", "openasr-2026", "melcli.scoring.openasr:OPENASR", "OpenASR leaderboard of 2026, English: more rules, compounds may merge"),
+    Entry("protocol", "openasr-classic", "melcli.scoring.openasr:CLASSIC", "OpenASR leaderboard up to March 2026, English: Whisper's rules"),
+    Entry("protocol", "openasr-ml", "melcli.scoring.openasr:MULTILINGUAL", "OpenASR leaderboard, any language: no signs, compounds may merge"),
+    Entry("protocol", "plain", "melcli.scoring.protocol:PLAIN", "normaliser plain, plain WER, no pair left out"),
+    Entry("protocol", "none", "melcli.scoring.protocol:NONE", "normaliser none, plain WER, no pair left out"),
 )
 
 plugin_errors: list[str] = []

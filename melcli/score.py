@@ -1,215 +1,205 @@
-"""Scores: what a model transcribes of a manifest, or what others transcribed already, against the reference texts.
+"""`melcli score`: what a model transcribes of sets, or what others transcribed already, against the reference texts.
 
-Raw text is kept on both sides and normalised only to be counted, so that a result can be scored again under another protocol.
+Everything is scored from result files. They keep raw text on both sides, normalised only to be counted, so that they can be scored again under
+another protocol.
 """
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import hashlib
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from melcli import launch, registry
 from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError, UsageError
 from melcli.files import write_text
-from melcli.inputs import AudioInput
-from melcli.scoring import normalize, wer
-from melcli.scoring.wer import ErrorCounts
+from melcli.score_run import Recogniser, named, transcribe_set
+from melcli.scoring import protocol as protocols
+from melcli.scoring import results
+from melcli.scoring.chunks import join_chunks
+from melcli.scoring.leaderboard import to_csv
+from melcli.scoring.protocol import Protocol
+from melcli.scoring.sets import ScoreSet, by_label, default_protocol, in_order, open_sets
+from melcli.scoring.tally import COLUMNS, Report
 
-if TYPE_CHECKING:
-    from melcli.transcribe import Transcriber
+__all__ = ["COLUMNS", "DEFAULT_FOLDER", "Report", "score"]
 
-HYPOTHESIS_KEYS = ("pred_text", "hyp")
+DEFAULT_FOLDER = Path("results")
+LISTED = 20  # missing utterances that are named one by one
 
 
 @dataclass(frozen=True)
-class SetScore:
-    """One set's errors. audio_seconds: of the utterances that were scored, None where their rows do not say. wall_seconds: it took to decode them."""
+class _Loaded:
+    """A set and its utterances by the names that result files give them."""
 
-    counts: ErrorCounts
-    audio_seconds: float | None
-    wall_seconds: float | None = None
+    entry: ScoreSet
+    utterances: dict[str, Utterance]
+    without_text: list[str]
 
     @property
-    def rtfx(self) -> float | None:
-        """Seconds of audio per second of decoding, model loading left out."""
-        return self.audio_seconds / self.wall_seconds if self.audio_seconds and self.wall_seconds else None
-
-
-@dataclass
-class Report:
-    """What one model (None: hypotheses made elsewhere) scored on each set."""
-
-    protocol: str
-    model: str | None
-    sets: dict[str, SetScore] = field(default_factory=dict)
-    failures: list[tuple[str, str]] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The object of `score -f json`. Rates in percent; averages are over sets, each counting the same; unknown values are null."""
-        sets = {}
-        for name, score in self.sets.items():
-            c = score.counts
-            sets[name] = {"wer": _round(c.wer), "cer": _round(c.cer), "ins": c.ins, "del": c.del_, "sub": c.sub, "words": c.words}
-            sets[name] |= {"utterances": c.utterances, "audio_seconds": _round(score.audio_seconds), "rtfx": _round(score.rtfx)}
-        average = {"wer": _mean([s.counts.wer for s in self.sets.values()]), "rtfx": _mean([s.rtfx for s in self.sets.values()])}
-        return {"protocol": self.protocol, "model": self.model, "sets": sets, "average": average}
-
-    def rows(self) -> list[list[str]]:
-        """The rows of the table that COLUMNS heads."""
-        found = []
-        for name, s in self.as_dict()["sets"].items():
-            cells = [s[key] for key in ("wer", "cer", "sub", "del", "ins", "words", "utterances", "audio_seconds", "rtfx")]
-            found.append([self.model or "-", name, *("-" if cell is None else str(cell) for cell in cells)])
-        return found
-
-
-COLUMNS = ("model", "set", "WER %", "CER %", "sub", "del", "ins", "words", "utterances", "audio s", "RTFx")
+    def pieces(self) -> list[tuple[str, int]] | None:
+        """(recording, index) of every utterance, where they are pieces of recordings."""
+        found = [(str(u.extra["parent_id"]), int(u.extra["chunk_index"])) for u in self.utterances.values() if "parent_id" in u.extra]
+        return found or None
 
 
 def score(
     *,
+    sets: Sequence[str] = (),
     manifests: Sequence[str] = (),
     hypotheses: Sequence[Path] = (),
     models: Sequence[str] = ("tiny-en",),
-    protocol: str = "plain",
+    protocol: str | None = None,
     root: Path | None = None,
     limit: int | None = None,
     output: Path | None = None,
+    table: Path | None = None,
+    overwrite: bool = False,
+    allow_missing: bool = False,
     offline: bool = False,
-    load: Callable[[str], Transcriber] | None = None,
+    load: Callable[[str], Recogniser] | None = None,
+    heard: Callable[[str], None] = lambda name: None,
     done: Callable[[str, str], None] = lambda model, name: None,
 ) -> list[Report]:
-    """One report a model over all manifests, or one report over all hypothesis files.
+    """One report a model: over all sets and manifests, or, with `hypotheses`, over the result files of each model that are there.
 
-    root: where corpora by name are found. limit: the first N utterances of each set. output: leaderboard rows, one file where there is one model
-    and one set, otherwise FILE-MODEL-SET.jsonl. load: makes a Transcriber of a model's name. done: called after each set.
+    sets: names (scoring/sets.py) or sources; with hypotheses, the sets these must cover. hypotheses: result files, or folders of them.
+    protocol: by default that of the sets. root: where corpora and mirrors of the hub are found. limit: the first N utterances of each set.
+    output: the folder of the result files, DEFAULT_FOLDER where sets are named; a file there is gone on with, unless `overwrite`. table: the
+    leaderboard's CSV. allow_missing: score result files that lack utterances without complaint. load: makes a recogniser of a model's name.
+    heard, done: called after each utterance and each set.
     Raises UsageError, ManifestError, RegistryError; an utterance that fails is listed in the report and not counted.
     """
-    normaliser = normalize.get(protocol)
-    if bool(manifests) == bool(hypotheses):
-        raise UsageError("score needs either --manifest SOURCE (and --model) or --hyp FILE.jsonl.")
-    if output is not None and hypotheses:
-        raise UsageError("-o writes what a model transcribes; with --hyp the transcripts are in a file already.")
+    chosen = protocols.get(protocol or default_protocol([*sets, *manifests]))
+    if (manifests and hypotheses) or not (sets or manifests or hypotheses):
+        raise UsageError("score needs either --set NAME or --manifest SOURCE (and --model), or --hyp FILE.jsonl.")
+    if hypotheses and (output is not None or overwrite):
+        raise UsageError("-o and --overwrite are about what a model transcribes; with --hyp the transcripts are in files already.")
+    if output is not None and (output.suffix == ".jsonl" or (output.exists() and not output.is_dir())):
+        raise UsageError(f"-o {output}: takes a folder; result files in it are named after model and set.")
+    loaded = {entry.name: _read(entry, root, limit, offline) for entry in open_sets([*sets, *manifests])}
     if hypotheses:
-        return [_score_files(hypotheses, protocol, normaliser, limit)]
-    if output is not None:
-        _check_output(output, [str(path) for path in manifests])
-    sets = {name: _references(source, root, limit, offline) for name, source in _set_names(manifests).items()}
-    reports = []
-    for model in models:
-        report = Report(protocol, model)
-        transcriber = (load or _load)(model)
-        for name, (utterances, without_text) in sets.items():
-            report.failures += [(u.id, "no text to score against") for u in without_text]
-            rows, wall = _decode(transcriber, utterances, report)
-            report.sets[name] = SetScore(_count(rows, normaliser), sum(row["duration"] for row in rows), wall)
-            if output is not None:
-                _write(output if len(models) * len(sets) == 1 else _expanded(output, model, name), rows)
-            done(model, name)
-        reports.append(report)
+        reports = _score_files(hypotheses, loaded, chosen, limit, allow_missing)
+    else:
+        with tempfile.TemporaryDirectory(prefix="melcli-score-") as scratch:
+            folder = output or (DEFAULT_FOLDER if sets else Path(launch.gather([scratch])[0]))
+            reports = [_score_model(model, loaded, chosen, folder, load or _load, overwrite, heard, done) for model in models]
+            launch.gather([])  # nobody removes what another still reads
+    if table is not None and launch.is_first():
+        write_text(table, to_csv(reports))
     return reports
 
 
-def _load(model: str) -> Transcriber:
+def _load(model: str) -> Recogniser:
     from melcli.transcribe import Transcriber
 
     return Transcriber.load(model)
 
 
-def _references(source: str, root: Path | None, limit: int | None, offline: bool) -> tuple[list[Utterance], list[Utterance]]:
-    from melcli.data.manifest import read_source
-
-    utterances = read_source(source, root=root, offline=offline)[:limit]
-    with_text = [u for u in utterances if u.text is not None]
-    if not with_text:
-        raise ManifestError(f"{source}: none of its {len(utterances)} utterances has a text to score against.")
-    return with_text, [u for u in utterances if u.text is None]
+def _read(entry: ScoreSet, root: Path | None, limit: int | None, offline: bool) -> _Loaded:
+    utterances = named(entry.read(root, offline)[:limit])
+    without_text = [u.id for u in utterances.values() if u.text is None]
+    if len(without_text) == len(utterances):
+        raise ManifestError(f"{entry.source}: none of its {len(utterances)} utterances has a text to score against.")
+    return _Loaded(entry, {name: u for name, u in utterances.items() if u.text is not None}, without_text)
 
 
-def _decode(transcriber: Transcriber, utterances: Sequence[Utterance], report: Report) -> tuple[list[dict[str, Any]], float]:
-    """Leaderboard rows in the order of the utterances, and the seconds that it took from the first file's opening to the last word."""
-    by_name = {f"{position}:{u.id}": u for position, u in enumerate(utterances)}  # ids need not be unique
-    rows: dict[str, dict[str, Any]] = {}
-    began = time.perf_counter()
-    for heard in transcriber.transcribe([AudioInput(name, u) for name, u in by_name.items()]):
-        utterance = by_name[heard.name]
-        if heard.error is not None:
-            report.failures.append((utterance.id, heard.error))
-            continue
-        audio = utterance.audio[0] if len(utterance.audio) == 1 else utterance.id
-        rows[heard.name] = {
-            "audio_filepath": audio,
-            "duration": round(heard.duration, 3),
-            "time": round(heard.seconds, 4),
-            "text": utterance.text,
-            "pred_text": heard.text,
-        }
-    wall = time.perf_counter() - began
-    return [rows[name] for name in by_name if name in rows], wall
-
-
-def _score_files(files: Sequence[Path], protocol: str, normaliser: normalize.Normaliser, limit: int | None) -> Report:
-    report = Report(protocol, None)
-    for name, source in _set_names([str(file) for file in files]).items():
-        rows = _hypotheses(Path(source))[:limit]
-        durations = [row.get("duration") for row in rows]
-        known = all(isinstance(d, int | float) and not isinstance(d, bool) for d in durations)
-        report.sets[name] = SetScore(_count(rows, normaliser), sum(durations) if known else None)
+def _score_model(
+    model: str,
+    loaded: Mapping[str, _Loaded],
+    protocol: Protocol,
+    folder: Path,
+    load: Callable[[str], Recogniser],
+    overwrite: bool,
+    heard: Callable[[str], None],
+    done: Callable[[str, str], None],
+) -> Report:
+    report = Report(protocol, model)
+    recogniser = load(model)
+    decided = {key: value.partition(": ")[0] if key in ("device", "dtype") else value for key, value in recogniser.decisions.items()}
+    made_by = {**decided, "model": model, "weights": _weights(model)}
+    for name, one in loaded.items():
+        file = folder / results.file_name(model, one.entry.label)
+        report.failures += [(utterance, "no text to score against") for utterance in one.without_text]
+        report.failures += transcribe_set(recogniser, one.utterances, file, made_by, overwrite=overwrite, heard=heard)
+        if launch.is_first():
+            rows = {row.audio_filepath: row for row in results.read(file)} if file.exists() else {}
+            kept = [rows[utterance] for utterance in one.utterances if utterance in rows]
+            whole, incomplete = join_chunks(kept, str(file), one.pieces)
+            report.failures += [(parent, "not scored, since pieces of it are missing") for parent in incomplete]
+            scored = [row for row in whole if row.audio_filepath not in incomplete]
+            report.add(name, scored, utterances=one.utterances, about=recogniser.decisions)
+        done(model, name)
     return report
 
 
-def _hypotheses(path: Path) -> list[dict[str, Any]]:
-    """Rows with `text` and `pred_text`, whichever of HYPOTHESIS_KEYS the file has. Raises ManifestError with file and line."""
-    from melcli.data.rows import read_lines
-
-    rows = []
-    for where, row in read_lines(path):
-        key = next((key for key in HYPOTHESIS_KEYS if key in row), None)
-        if key is None or "text" not in row:
-            raise ManifestError(f"{where}: no '{'text' if key else 'pred_text'}'; a row holds 'text' and one of: {', '.join(HYPOTHESIS_KEYS)}.")
-        if not isinstance(row["text"], str) or not isinstance(row[key], str):
-            raise ManifestError(f"{where}: 'text' and '{key}' must both be strings.")
-        rows.append(row | {"pred_text": row[key]})
-    if not rows:
-        raise ManifestError(f"{path}: holds no rows.")
-    return rows
+def _weights(model: str) -> str:
+    """A digest of a model's weights where they are on this machine, so that results of one training do not go on with those of another."""
+    folder = Path(registry.get("model", model).load()) if model in registry.names("model") and not Path(model).exists() else Path(model)
+    state = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")) or sorted((folder / "model").glob("*.safetensors")):
+        with path.open("rb") as file:
+            state.update(hashlib.file_digest(file, "sha256").digest())
+    return state.hexdigest()[:16]
 
 
-def _count(rows: Sequence[dict[str, Any]], normaliser: normalize.Normaliser) -> ErrorCounts:
-    return wer.score([normaliser(row["text"]) for row in rows], [normaliser(row["pred_text"]) for row in rows])
+def _score_files(given: Sequence[Path], loaded: Mapping[str, _Loaded], protocol: Protocol, limit: int | None, allow_missing: bool) -> list[Report]:
+    """A report for each model that result files are of."""
+    found: dict[str | None, dict[str, Path]] = {}
+    for path in _files(given):
+        model, label = results.parse_name(path)
+        name = next((one.entry.name for one in loaded.values() if one.entry.label == label), by_label(label))
+        if loaded and name not in loaded:
+            continue
+        sets = found.setdefault(model, {})
+        sets[str(path) if name in sets else name] = path
+    if not found:
+        raise ManifestError(f"{', '.join(map(str, given))}: no result file of {', '.join(loaded)}.")
+    return [_score_model_files(model, files, loaded, protocol, limit, allow_missing) for model, files in found.items()]
 
 
-def _set_names(sources: Sequence[str]) -> dict[str, str]:
-    """A short name for each source: a file's or folder's own name, a corpus as it was written; the whole path where two would be the same."""
-    short = [Path(s).name.removesuffix(".gz").removesuffix(".jsonl") if Path(s).exists() else s for s in sources]
-    return {(name if short.count(name) == 1 else source): source for name, source in zip(short, sources, strict=True)}
+def _score_model_files(
+    model: str | None, files: Mapping[str, Path], loaded: Mapping[str, _Loaded], protocol: Protocol, limit: int | None, allow_missing: bool
+) -> Report:
+    report = Report(protocol, model)
+    missing = [(name, "no result file") for name in loaded if name not in files]
+    for name in in_order(files):
+        path = files[name]
+        rows = results.read(path)
+        if not rows:
+            raise ManifestError(f"{path}: holds no rows.")
+        one = loaded.get(name)
+        whole, incomplete = join_chunks(rows[:limit], str(path), one.pieces if one else None)
+        if one is not None and not one.pieces:
+            missing += _missing(one, [row.audio_filepath for row in rows], path)
+        missing += [(parent, f"pieces of it are missing from {path}") for parent in incomplete]
+        kept = whole if allow_missing else [row for row in whole if row.audio_filepath not in incomplete]
+        report.add(name, kept, folder=path.parent, utterances=one.utterances if one else None)
+    report.failures += [] if allow_missing else missing
+    return report
 
 
-def _expanded(output: Path, model: str, name: str) -> Path:
-    parts = [output.stem, *(part.strip("/").replace("/", "_").replace(":", "-") for part in (model, name))]
-    return output.with_name("-".join(parts) + (output.suffix or ".jsonl"))
+def _missing(one: _Loaded, names: Sequence[str], path: Path) -> list[tuple[str, str]]:
+    """What a file lacks of its set. Files that number their utterances, as the leaderboard's scripts did, can only be counted."""
+    there = set(names)
+    lacking = [name for name in one.utterances if name not in there]
+    if len(lacking) == len(one.utterances):
+        count = len(lacking) - len(names)
+        return [(one.entry.name, f"{count} of {len(lacking)} utterances are missing from {path}, which does not say which")] if count > 0 else []
+    listed = [(name, f"missing from {path}") for name in lacking[:LISTED]]
+    rest = len(lacking) - len(listed)
+    return [*listed, *([(one.entry.name, f"{rest} more are missing from {path}")] if rest else [])]
 
 
-def _check_output(output: Path, manifests: Sequence[str]) -> None:
-    """Refuse before any decoding what could not be written after it, or would replace what is read. Raises UsageError."""
-    if output.is_dir():
-        raise UsageError(f"-o {output}: is a folder, and -o takes a file.")
-    if any(Path(manifest).exists() and Path(manifest).resolve() == output.resolve() for manifest in manifests):
-        raise UsageError(f"-o {output}: is one of the manifests and would be overwritten; give another file.")
-
-
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 2)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return round(sum(known) / len(known), 2) if len(known) == len(values) and known else None
+def _files(given: Sequence[Path]) -> list[Path]:
+    """Result files, those in folders included. Raises ManifestError for a folder without any."""
+    found: dict[Path, Path] = {}
+    for path in given:
+        inside = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
+        if not inside:
+            raise ManifestError(f"{path}: holds no result files (.jsonl).")
+        found |= {file.resolve(): file for file in inside}
+    return list(found.values())

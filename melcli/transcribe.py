@@ -1,15 +1,15 @@
-"""`melcli transcribe`: speech to text with any SpeechLM.
+"""`melcli transcribe`: speech to text with any recogniser: a SpeechLM of ours, or a speech model of transformers.
 
-Shapes: S samples, T mel frames, M mel bins.
+Shapes: S samples.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
@@ -19,49 +19,52 @@ from melcli.data.load import load_utterance
 from melcli.errors import AudioError, UsageError
 from melcli.inputs import AudioInput
 from melcli.models import checkpoint
-from melcli.models.beam import Beam
-from melcli.models.generate import Greedy, Sample
 from melcli.models.hardware import keep_freed_memory, pick_device, pick_dtype
-from melcli.models.processor import SpeechLMProcessor
-from melcli.models.recognise import recognise
-from melcli.models.speech_lm import SpeechLM
+from melcli.models.peers.peer import Peer
+from melcli.models.recogniser import Recognised, Recogniser
+from melcli.models.speech_lm_recogniser import SpeechLMRecogniser
 from melcli.transcripts import Segment, Transcript
 
 WINDOW_SECONDS = 1800.0  # audio sorted by length at a time: long enough for even batches, short enough for memory
 WINDOW_INPUTS = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Heard:
-    """A decoded input: its pieces as (start, end) seconds and features, None where a piece is silent."""
+    """A decoded input: its pieces as (start, end) seconds and waveform, None where a piece is silent, and what the model made of them."""
 
     item: AudioInput
     duration: float
     pieces: list[tuple[float, float, Tensor | None]]
     error: str | None = None
+    found: dict[int, Recognised] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def open(self) -> int:
+        """How many pieces the model has not heard yet."""
+        return sum(wave is not None for _, _, wave in self.pieces) - len(self.found)
+
+    def transcript(self) -> Transcript:
+        """What was heard in all pieces."""
+        silence = Recognised("", "silence")
+        texts = [self.found.get(position, silence) for position in range(len(self.pieces))]
+        segments = [Segment(start, end, r.text, r.finish_reason) for (start, end, _), r in zip(self.pieces, texts, strict=True)]
+        text = " ".join(r.text for r in texts if r.text)
+        return Transcript(self.item.name, self.item.utterance.audio[0], self.duration, text, segments, self.error, self.seconds)
 
 
 class Transcriber:
     """A model ready to transcribe.
 
-    transcribe() yields transcripts as windows of inputs are done, an input that fails with its error; it never stops for one.
-    decisions: what was decided at loading (device, dtype, attention, model, mel), each with its reason.
+    transcribe() yields each transcript as it is done, an input that fails with its error; it never stops for one.
+    decisions: what was decided at loading (device, dtype, model, decoding and so on), each with its reason.
     """
 
-    def __init__(
-        self,
-        model: SpeechLM,
-        processor: SpeechLMProcessor,
-        decisions: dict[str, str],
-        *,
-        strategy: Greedy | Sample | Beam | None = None,
-        batch_size: int | Literal["auto"] = "auto",
-    ) -> None:
-        self.model = model
-        self.processor = processor
+    def __init__(self, recogniser: Recogniser, decisions: dict[str, str], *, warm_up: int = 0) -> None:
+        self.recogniser = recogniser
         self.decisions = decisions
-        self.strategy = strategy or Greedy()
-        self.rows = None if batch_size == "auto" else batch_size
+        self.warm_up = warm_up
 
     @classmethod
     def load(
@@ -73,12 +76,14 @@ class Transcriber:
         batch_size: int | Literal["auto"] = "auto",
         beam: int | None = None,
         ctc_weight: float | None = None,
+        warm_up: int = 0,
         offline: bool = False,
     ) -> Transcriber:
-        """A model by name, folder or hub id. Raises CheckpointError and UsageError.
+        """A model by name, folder or hub id: a SpeechLM, or any speech model of transformers that `melcli.models.peers` knows.
 
-        beam: hypotheses followed at once, 1 is greedy; None leaves it to the model's generation config. ctc_weight: the CTC head's share in the
-        scores of a beam search; None is that of `Beam`.
+        beam: hypotheses followed at once, 1 is greedy; None leaves it to the generation config of a SpeechLM, and is greedy for others.
+        ctc_weight: the CTC head's share in the scores of a beam search; None is that of `Beam`. warm_up: batches that are decoded once more, before
+        the first, so that what a device does only the first time is in nobody's `seconds`. Raises CheckpointError and UsageError.
         """
         if batch_size != "auto" and batch_size < 1:
             raise UsageError(f"--batch-size {batch_size}: give `auto` or a number of at least 1")
@@ -86,24 +91,19 @@ class Transcriber:
         kind, why_dtype = pick_dtype(dtype, where)
         if where == "cpu":
             keep_freed_memory()
-        lm, processor = checkpoint.load(model, dtype=kind, device=where, offline=offline)
-        strategy, decoding = _strategy(lm, beam, ctc_weight)
-        spec = processor.spec
-        count = sum(p.numel() for p in lm.parameters())
-        decisions = {
-            "device": f"{where}: {why_device}",
-            "dtype": f"{str(kind).removeprefix('torch.')}: {why_dtype}",
-            "model": f"{model}: {count / 1e6:.1f} M parameters, {lm.config.text_config.model_type} backbone, {lm.config.speech_input['kind']}",
-            "attention": f"{lm.llm.config._attn_implementation}; speech {lm.config.speech_attention}",
-            "decoding": decoding,
-            "mel": f"{spec.rate} Hz, {spec.n_mels} bins, {spec.frame_rate:g} frames/s; {spec.rate / spec.hop_length / processor.stride:g} positions/s"
-            if processor.reads == "mel"
-            else f"{spec.rate} Hz waveform; {spec.rate / processor.stride:g} positions/s",
-        }
-        return cls(lm, processor, decisions, strategy=strategy, batch_size=batch_size)
+        folder = checkpoint.resolve(model, offline=offline)
+        rows = None if batch_size == "auto" else batch_size
+        chosen = SpeechLMRecogniser if checkpoint.read_config(folder).get("model_type") == "speech_lm" else Peer
+        recogniser, decisions = chosen.load(str(folder), dtype=kind, device=where, rows=rows, beam=beam, ctc_weight=ctc_weight)
+        decisions["model"] = f"{model}: {decisions['model']}"
+        hardware = {"device": f"{where}: {why_device}", "dtype": f"{str(kind).removeprefix('torch.')}: {why_dtype}"}
+        return cls(recogniser, hardware | decisions, warm_up=warm_up)
 
     def transcribe(self, items: Iterable[AudioInput]) -> Iterator[Transcript]:
-        """Transcripts in the order of the inputs. The next window is decoded while the model works on this one."""
+        """Transcripts as they are done, within a window the longest inputs first. The next window is decoded while the model works on this one.
+
+        `Transcript.seconds` is the input's share, by its duration, of the time that features, decoding and detokenising of its batches took.
+        """
         windows = self._windows(iter(items))
         with ThreadPoolExecutor(1) as pool:
             ahead: Future[list[_Heard]] = pool.submit(next, windows, [])
@@ -122,48 +122,35 @@ class Transcriber:
             yield window
 
     def _hear(self, item: AudioInput) -> _Heard:
-        rate = self.processor.spec.rate
+        rate = self.recogniser.rate
         try:
             wave_S = load_utterance(item.utterance, rate)
         except AudioError as error:
             return _Heard(item, 0.0, [], str(error))
         pieces = []
-        for first, last in chunks(wave_S, rate, self.model.config.max_seconds):
+        for first, last in chunks(wave_S, rate, self.recogniser.max_seconds):
             piece_S = wave_S[first:last]
-            features = None if is_silent(piece_S, rate) else self.processor.features([piece_S])[0]
-            pieces.append((first / rate, last / rate, features))
+            pieces.append((first / rate, last / rate, None if is_silent(piece_S, rate) else piece_S))
         return _Heard(item, len(wave_S) / rate, pieces)
 
     def _transcribe_window(self, window: Sequence[_Heard]) -> Iterator[Transcript]:
-        began = time.perf_counter()
-        features = [mel for heard in window for _, _, mel in heard.pieces if mel is not None]
-        hypotheses = iter(recognise(self.model, self.processor, features, self.strategy, self.rows))
-        total = sum(heard.duration for heard in window) or 1.0
-        seconds = time.perf_counter() - began
-        for heard in window:
-            segments = []
-            for start, end, mel in heard.pieces:
-                if mel is None:
-                    segments.append(Segment(start, end, "", "silence"))
-                else:
-                    hypothesis = next(hypotheses)
-                    segments.append(Segment(start, end, self.processor.text(hypothesis.tokens), hypothesis.finish_reason))
-            text = " ".join(itertools.chain.from_iterable([s.text] if s.text else [] for s in segments))
-            audio = heard.item.utterance.audio[0]
-            yield Transcript(heard.item.name, audio, heard.duration, text, segments, heard.error, seconds * heard.duration / total)
-
-
-def _strategy(model: SpeechLM, beam: int | None, ctc_weight: float | None) -> tuple[Greedy | Beam, str]:
-    """How to decode, and why so. Raises UsageError."""
-    if ctc_weight is not None and not 0 <= ctc_weight <= 1:
-        raise UsageError(f"--ctc-weight {ctc_weight:g}: must lie between 0 and 1")
-    width, why = (beam, "as asked") if beam else (getattr(model.generation_config, "num_beams", None) or 1, "as the model says")
-    if ctc_weight and model.ctc_head is None:
-        raise UsageError("--ctc-weight: this model has no CTC head; leave it out")
-    if ctc_weight and width == 1:
-        raise UsageError("--ctc-weight is for beam search: give --beam 4, say, as well")
-    if width == 1:
-        return Greedy(), f"greedy, {why}" + ("; the CTC head drafts" if model.ctc_head is not None else "")
-    strategy = Beam(width) if ctc_weight is None else Beam(width, ctc_weight=ctc_weight)
-    joint = f", jointly with the CTC head ({strategy.ctc_weight:g})" if model.ctc_head is not None and strategy.ctc_weight else ""
-    return strategy, f"{width} beams{joint}, {why}"
+        yield from (heard.transcript() for heard in window if not heard.open)
+        places = [(heard, position, wave_S) for heard in window for position, (_, _, wave_S) in enumerate(heard.pieces) if wave_S is not None]
+        waves = [wave_S for _, _, wave_S in places]
+        if waves:
+            for _ in itertools.islice(self.recogniser.recognise(waves), self.warm_up):
+                pass
+            self.warm_up = 0
+        batches = self.recogniser.recognise(waves)
+        while True:
+            began = time.perf_counter()
+            batch: Mapping[int, Recognised] | None = next(batches, None)
+            if batch is None:
+                return
+            per_sample = (time.perf_counter() - began) / (sum(len(places[i][2]) for i in batch) or 1)
+            for i, recognised in batch.items():
+                heard, position, wave_S = places[i]
+                heard.found[position] = recognised
+                heard.seconds += per_sample * len(wave_S)
+                if not heard.open:
+                    yield heard.transcript()

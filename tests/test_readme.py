@@ -14,6 +14,7 @@ import pytest
 
 from melcli import registry
 from melcli.audio import io
+from tests.cli import mirror
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIPS = sorted((Path(registry.__file__).parent / "assets" / "clips").glob("*.wav"))
@@ -22,7 +23,7 @@ COMMANDS = [match.group(1).split("  #")[0].strip() for match in re.finditer(r"^ 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:
-    """Where the README's reader sits: a talk, interviews, a manifest, results, recipes and LibriSpeech."""
+    """Where the README's reader sits: a talk, interviews, a manifest, results, a mirror of the hub, recipes and LibriSpeech."""
     import soundfile
 
     folder = tmp_path_factory.mktemp("desk")
@@ -34,7 +35,11 @@ def desk(tmp_path_factory) -> Path:
     shutil.copy(CLIPS[0], folder / "interviews" / "deep" / "two.wav")
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     (folder / "dev.jsonl").write_text(json.dumps({"audio": "talk.mp3", "text": text}) + "\n")
-    (folder / "results.jsonl").write_text(json.dumps({"text": "a b c", "pred_text": "a b d"}) + "\n")
+    (folder / "results").mkdir()
+    (folder / "results" / "MODEL_theirs_DATASET_theirs.jsonl").write_text(json.dumps({"text": "a b c", "pred_text": "a b d"}) + "\n")
+    mirror.build(folder / "mirror")
+    for name in ("results", "old", "new"):
+        (folder / f"{name}.jsonl").write_text(json.dumps({"text": "a b c", "pred_text": "a b d"}) + "\n")
     chapter = folder / "data" / "LibriSpeech" / "dev-clean" / "84" / "121123"
     chapter.mkdir(parents=True)
     io.save(chapter / "84-121123-0000.wav", wave, 16000)

@@ -28,7 +28,8 @@ def transcriber() -> Transcriber:
 
 
 def hear(transcriber: Transcriber, *utterances: Utterance) -> list[str]:
-    return [t.text for t in transcriber.transcribe([AudioInput(str(i), u) for i, u in enumerate(utterances)])]
+    texts = {t.name: t.text for t in transcriber.transcribe([AudioInput(str(i), u) for i, u in enumerate(utterances)])}
+    return [texts[str(i)] for i in range(len(utterances))]
 
 
 def test_it_is_small_and_says_what_it_is(transcriber):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from melcli.data.embedded import EMBEDDED, load_bytes
 from melcli.data.utterance import Utterance
 from melcli.errors import MelcliError
 
@@ -16,9 +17,7 @@ def _header_seconds(address: str) -> float | None:
 
     if address.startswith("synth:"):
         return None
-    if address.startswith("hf:"):
-        from melcli.data.hf import load_bytes
-
+    if address.startswith(EMBEDDED):
         return probe(io.BytesIO(load_bytes(address))).duration
     return probe(address).duration
 

@@ -16,10 +16,10 @@ from typing import Any
 from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError, nearest
 
-_TEXT = ("text", "sentence", "transcription", "transcript", "normalized_text", "question", "raw_text")
-_SPEAKER = ("speaker_id", "speaker", "client_id")
-_ID = ("id", "utterance_id", "utt_id")
-_DURATION = ("duration", "audio_length_s", "duration_s")
+TEXT = ("text", "sentence", "normalized_text", "transcript", "transcription", "question", "raw_text")  # the leaderboard's order, then others
+SPEAKER = ("speaker_id", "speaker", "client_id")
+ID = ("id", "utterance_id", "utt_id")
+DURATION = ("duration", "audio_length_s", "duration_s")
 
 
 def _library() -> Any:
@@ -83,12 +83,12 @@ def _read(name: str, config: str, split: str, source: str) -> list[Utterance]:
     utterances = []
     for index, row in enumerate(rows):
         audio = None if inside else row.pop(column)["path"]
-        duration, speaker, key = pick(row, _DURATION), pick(row, _SPEAKER), pick(row, _ID)
+        duration, speaker, key = pick(row, DURATION), pick(row, SPEAKER), pick(row, ID)
         utterances.append(
             Utterance(
                 id=str(key) if key is not None else f"{split or Path(name).name}-{index:06d}",
                 audio=(f"{prefix}{index}" if audio is None else str(Path(audio).absolute()),),
-                text=pick(row, _TEXT),
+                text=pick(row, TEXT),
                 duration=float(duration) if duration is not None else None,
                 speaker=None if speaker is None else str(speaker),
             )

@@ -13,22 +13,21 @@ from torch import Tensor
 from melcli.audio import io as audio_io
 from melcli.audio.resample import resample
 from melcli.data.durations import probe_utterance
+from melcli.data.embedded import EMBEDDED, load_bytes
 from melcli.data.utterance import Utterance
-from melcli.errors import AudioError
+from melcli.errors import AudioError, MelcliError
 
 
 def load_part(address: str, rate: int, start: float | None = None, end: float | None = None) -> Tensor:
-    """wave_S float32 mono at `rate` of one entry of `Utterance.audio`: a path, a `synth:` address or an `hf:` address."""
+    """wave_S float32 mono at `rate` of one entry of `Utterance.audio`: a path, or an address of ADDRESSES."""
     if address.startswith("synth:"):
         from melcli.data.synth import speak
 
         return resample(*speak(address), rate)
-    if address.startswith("hf:"):
-        from melcli.data.hf import load_bytes
-
+    if address.startswith(EMBEDDED):
         try:
             return audio_io.load(io.BytesIO(load_bytes(address)), rate, start=start, end=end)
-        except AudioError as error:
+        except MelcliError as error:
             raise AudioError(f"{address}: {error}") from None
     return audio_io.load(address, rate, start=start, end=end)
 

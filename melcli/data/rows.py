@@ -21,7 +21,7 @@ from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError
 
 _OWN = frozenset({"id", "audio", "audio_filepath", "text", "duration", "speaker", "start", "end", "offset", "gap"})
-ADDRESSES = ("synth:", "hf:")  # audio that is no path: spoken or taken out of a data set when it is loaded
+ADDRESSES = ("synth:", "hf:", "parquet:")  # audio that is no path: spoken or taken out of a data set when it is loaded
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -21,11 +22,16 @@ from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
 
 WEIGHTS = "model.safetensors"
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+HUB_COPIES = ["*fp32*", "*fp16*"]  # the same weights once more, in another number format
 UNSAFE = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
 
 
 def resolve(name: str, *, offline: bool = False) -> Path:
-    """The folder of a model given by registered name, folder or hub id; the folder of a run stands for its `model/`. Raises CheckpointError."""
+    """The folder of a model given by registered name, folder or hub id (with @REVISION, where wanted); the folder of a run stands for its `model/`.
+
+    Raises CheckpointError.
+    """
     from melcli import registry
 
     folder = Path(name)
@@ -34,7 +40,7 @@ def resolve(name: str, *, offline: bool = False) -> Path:
         return inner if (inner / "config.json").exists() and not (folder / "config.json").exists() else folder
     if name in registry.names("model"):
         return Path(registry.get("model", name).load())
-    if name.count("/") == 1 and not name.startswith((".", "/")):
+    if name.partition("@")[0].count("/") == 1 and not name.startswith((".", "/")):
         return _from_hub(name, offline)
     raise CheckpointError(f"--model {name}: no such folder or registered model; valid names: {', '.join(registry.names('model'))}")
 
@@ -43,8 +49,10 @@ def _from_hub(name: str, offline: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    repo, _, revision = name.partition("@")
+    chosen = {"allow_patterns": HUB_FILES, "ignore_patterns": HUB_COPIES}
     try:
-        return Path(snapshot_download(name, local_files_only=offline, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
+        return Path(snapshot_download(repo, revision=revision or None, local_files_only=offline, **chosen))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(f"--model {name}: not a folder, and not to be had from the hub ({str(error).splitlines()[0]})") from None
 
@@ -76,8 +84,8 @@ def save(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load_config(folder: Path) -> SpeechLMConfig:
-    """The configuration of a checkpoint. Raises CheckpointError where it is missing or of another kind."""
+def read_config(folder: Path) -> dict[str, Any]:
+    """The fields of a checkpoint's config.json, whatever its model. Raises CheckpointError."""
     path = folder / "config.json"
     try:
         fields = json.loads(path.read_text())
@@ -87,6 +95,12 @@ def load_config(folder: Path) -> SpeechLMConfig:
         raise CheckpointError(f"{path}: cannot be read ({error})") from None
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path}: holds no JSON object")
+    return fields
+
+
+def load_config(folder: Path) -> SpeechLMConfig:
+    """The configuration of a checkpoint. Raises CheckpointError where it is missing or of another kind."""
+    path, fields = folder / "config.json", read_config(folder)
     if fields.get("model_type") != "speech_lm":
         raise CheckpointError(
             f"{path}: model_type is {fields.get('model_type')!r}, not 'speech_lm'; `melcli finetune --from` starts from other models"
@@ -160,6 +174,12 @@ def _generation_config(folder: Path) -> GenerationConfig | None:
     return config
 
 
+def pickle_hint(folder: Path) -> str:
+    """What to add to an error about missing weights where a folder holds pickles, else nothing."""
+    unsafe = next((path.name for pattern in UNSAFE for path in sorted(folder.glob(pattern))), None)
+    return f"; it holds {unsafe}, a pickle, which is never opened: convert it to safetensors" if unsafe else ""
+
+
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors of a checkpoint, from one safetensors file or the shards its index lists."""
     index = folder / f"{WEIGHTS}.index.json"
@@ -173,9 +193,8 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     else:
         names = [WEIGHTS]
     if not all((folder / name).exists() for name in names):
-        unsafe = next((path.name for pattern in UNSAFE for path in sorted(folder.glob(pattern))), None)
-        hint = f"; it holds {unsafe}, a pickle, which is never opened: convert it to safetensors" if unsafe else ""
-        raise CheckpointError(f"{folder}: {next(name for name in names if not (folder / name).exists())} is missing{hint}")
+        missing = next(name for name in names if not (folder / name).exists())
+        raise CheckpointError(f"{folder}: {missing} is missing{pickle_hint(folder)}")
     tensors: dict[str, Tensor] = {}
     for name in names:
         tensors |= load_tensors(folder / name)

@@ -64,6 +64,11 @@ class SpeechLMProcessor(ProcessorMixin):
         waves = [torch.nn.functional.pad(w, (0, spec.span - len(w))) if len(w) < spec.span else w for w in waves]
         return [w[:, None] for w in waves] if self.reads == "wave" else log_mel_many(spec, waves)
 
+    def frames(self, samples: int) -> int:
+        """How many rows `features` gives for a waveform of so many samples."""
+        samples = max(samples, self.spec.span)
+        return samples if self.reads == "wave" else self.spec.frames(samples)
+
     def patches(self, frames: int) -> int:
         """Speech positions of so many frames."""
         return -(-frames // self.stride)

@@ -38,6 +38,28 @@ def by_length(lengths: Sequence[int], budget: int, rows: int | None = None) -> I
         start += count
 
 
+def batch_budget(strategy: Greedy | Sample | Beam | None, budget: int = BATCH_TOKENS) -> int:
+    """Positions of a batch; each beam is a row of its own."""
+    return budget // strategy.width if isinstance(strategy, Beam) else budget
+
+
+def decode_batch(
+    model: SpeechLM, processor: SpeechLMProcessor, features: Sequence[Tensor], strategy: Greedy | Sample | Beam | None = None
+) -> list[Hypothesis]:
+    """A hypothesis for each mel_TM of one batch."""
+    second = processor.spec.rate if processor.reads == "wave" else processor.spec.frame_rate
+    return decode(
+        model,
+        processor.prompts([len(f) for f in features]),
+        torch.cat(list(features)).to(model.device),
+        torch.tensor([len(f) for f in features], device=model.device),
+        [token_limit(len(f) / second) for f in features],
+        strategy,
+        processor.drafts,
+        processor.spell,
+    )
+
+
 def recognise(
     model: SpeechLM,
     processor: SpeechLMProcessor,
@@ -47,23 +69,7 @@ def recognise(
     budget: int = BATCH_TOKENS,
 ) -> list[Hypothesis]:
     """A hypothesis for each mel_TM."""
-    found: list[Hypothesis | None] = [None] * len(features)
-    spec = processor.spec
-    second = spec.rate if processor.reads == "wave" else spec.frame_rate
-    if isinstance(strategy, Beam):
-        budget = budget // strategy.width
-    for batch in by_length([processor.patches(len(f)) for f in features], budget, rows):
-        chosen = [features[i] for i in batch]
-        hypotheses = decode(
-            model,
-            processor.prompts([len(f) for f in chosen]),
-            torch.cat(chosen).to(model.device),
-            torch.tensor([len(f) for f in chosen], device=model.device),
-            [token_limit(len(f) / second) for f in chosen],
-            strategy,
-            processor.drafts,
-            processor.spell,
-        )
-        for i, hypothesis in zip(batch, hypotheses, strict=True):
-            found[i] = hypothesis
-    return found  # type: ignore[return-value]
+    found: dict[int, Hypothesis] = {}
+    for batch in by_length([processor.patches(len(f)) for f in features], batch_budget(strategy, budget), rows):
+        found |= zip(batch, decode_batch(model, processor, [features[i] for i in batch], strategy), strict=True)
+    return [found[i] for i in range(len(features))]

@@ -1,9 +1,11 @@
-"""Word and character errors between references and hypotheses, counted by jiwer."""
+"""Word and character errors between references and hypotheses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from melcli.scoring.alignment import edits
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +38,28 @@ class ErrorCounts:
         return ErrorCounts(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
-def score(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorCounts:
-    """Count the errors of each hypothesis against its reference; both normalised already. Raises ValueError where their numbers differ.
+def score_pair(reference: str, hypothesis: str, merge_compounds: bool = False) -> ErrorCounts:
+    """The errors of one hypothesis against its reference; both normalised already.
 
-    An utterance whose reference is empty counts too: whatever was transcribed there was invented.
+    An utterance whose reference is empty counts too: whatever was transcribed there was invented. Characters are compared with one space between
+    words, and a space too many is an error even where a compound was merged.
     """
-    import jiwer
+    from rapidfuzz.distance import Levenshtein
 
+    said, heard = reference.split(), hypothesis.split()
+    if said == heard:
+        return ErrorCounts(utterances=1, words=len(said), chars=_length(said))
+    distance = Levenshtein.distance(" ".join(said), " ".join(heard))
+    return ErrorCounts(1, len(said), *edits(said, heard, merge_compounds), _length(said), distance)
+
+
+def score(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorCounts:
+    """Sum the errors of each hypothesis against its reference; both normalised already. Raises ValueError where their numbers differ."""
     if len(references) != len(hypotheses):
         raise ValueError(f"{len(references)} references and {len(hypotheses)} hypotheses")
-    pairs = [(" ".join(r.split()), " ".join(h.split())) for r, h in zip(references, hypotheses, strict=True)]
-    spoken = [(r, h) for r, h in pairs if r]
-    silent = [h for r, h in pairs if not r]
-    counts = ErrorCounts(utterances=len(silent), ins=sum(len(h.split()) for h in silent), char_errors=sum(len(h) for h in silent))
-    if not spoken:
-        return counts
-    said, heard = [r for r, _ in spoken], [h for _, h in spoken]
-    words, chars = jiwer.process_words(said, heard), jiwer.process_characters(said, heard)
-    return counts + ErrorCounts(
-        utterances=len(spoken),
-        words=words.hits + words.substitutions + words.deletions,
-        sub=words.substitutions,
-        del_=words.deletions,
-        ins=words.insertions,
-        chars=chars.hits + chars.substitutions + chars.deletions,
-        char_errors=chars.substitutions + chars.deletions + chars.insertions,
-    )
+    return sum(map(score_pair, references, hypotheses), ErrorCounts())
+
+
+def _length(words: Sequence[str]) -> int:
+    """Characters of the words with one space between each two."""
+    return sum(map(len, words)) + max(0, len(words) - 1)

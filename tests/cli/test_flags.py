@@ -185,18 +185,57 @@ def test_score_reads_sources_as_told(
     assert told == {"root": Path("corpora") if "root" in flag else None, "offline": flag == "--offline"}
 
 
+def test_score_hands_its_flags_on(melcli: Melcli, transcriber: FakeTranscriber, talks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from melcli import score
+    from melcli.scoring.protocol import PLAIN
+
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(score, "score", lambda **options: told.append(options) or [score.Report(PLAIN, "m")])
+    melcli("score", "--set", "openasr", "--set", "a.jsonl", "--csv", "row.csv", "--overwrite", "--protocol", "none", "-o", "out")
+    melcli("score", "--set", "openasr", "--hyp", "results", "--allow-missing")
+    first, second = told
+    assert first["sets"] == ["openasr", "a.jsonl"] and first["table"] == Path("row.csv") and first["protocol"] == "none"
+    assert [(one["overwrite"], one["allow_missing"], one["output"]) for one in told] == [(True, False, Path("out")), (False, True, None)]
+    assert second["hypotheses"] == [Path("results")] and second["protocol"] is None
+
+
+def test_only_named_sets_warm_the_model_up(melcli: Melcli, transcriber: FakeTranscriber, talks: Path) -> None:
+    (talks / "dev.jsonl").write_text('{"audio": "a.wav", "text": "hello there", "duration": 1}\n')
+    melcli("score", "--set", "dev.jsonl")
+    melcli("score", "--manifest", "dev.jsonl")
+    assert [loaded["warm_up"] for loaded in transcriber.loaded] == [2, 0]
+
+
+def test_score_on_several_devices(melcli: Melcli, transcriber: FakeTranscriber, talks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from melcli import launch
+
+    launched: list[Any] = []
+    monkeypatch.setattr(launch, "launch", lambda devices, arguments: launched.append((devices, arguments)) or 3)
+    ran = melcli("score", "--set", "a", "--set", "b", "--devices", 2, "--beam", 4, "--ctc-weight", 0, "--overwrite", "-q", "-o", "out")
+    expected = ["score", "--set", "a", "--set", "b", "--out", "out", "--overwrite", "--beam", "4", "--ctc-weight", "0.0", "--quiet"]
+    assert launched == [(2, expected)] and ran.code == 3 and transcriber.loaded == []
+
+
 TESTED = {
     "featurize": {*FEATURIZE, "--plot", "--out"},
     "train": {*TRAIN, "--print-config", "--devices"},
     "transcribe": {*LOADS, "--format", "--out", "--recursive", "--skip-existing", "--beam", "--ctc-weight", "--quiet", "--verbose"},
     "score": {
         *LOADS,
+        "--set",
+        "--csv",
+        "--overwrite",
+        "--allow-missing",
+        "--devices",
         "--manifest",
         "--hyp",
         "--protocol",
         "--limit",
         "--format",
         "--out",
+        "--compare",
+        "--report",
+        "--worst",
         "--root",
         "--beam",
         "--ctc-weight",

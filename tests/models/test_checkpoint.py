@@ -120,9 +120,9 @@ def test_how_a_model_wants_to_be_decoded_is_kept(tmp_path):
     model.generation_config.num_beams = 3
     checkpoint.save(tmp_path / "model", model, processor)
     load = lambda **options: Transcriber.load(str(tmp_path / "model"), **options)  # noqa: E731
-    assert load().strategy == Beam(3)
+    assert load().recogniser.strategy == Beam(3)
     assert load().decisions["decoding"] == "3 beams, jointly with the CTC head (0.3), as the model says"
-    assert load(beam=5, ctc_weight=0.0).strategy == Beam(5, ctc_weight=0.0)
+    assert load(beam=5, ctc_weight=0.0).recogniser.strategy == Beam(5, ctc_weight=0.0)
     assert load(beam=1).decisions["decoding"] == "greedy, as asked; the CTC head drafts"
     with pytest.raises(UsageError, match="is for beam search"):
         load(beam=1, ctc_weight=0.5)
@@ -137,3 +137,10 @@ def test_a_model_without_a_ctc_head_takes_no_weight_for_it(tmp_path):
     assert Transcriber.load(str(tmp_path / "model"), beam=2).decisions["decoding"] == "2 beams, as asked"
     with pytest.raises(UsageError, match="no CTC head"):
         Transcriber.load(str(tmp_path / "model"), beam=2, ctc_weight=0.5)
+
+
+def test_a_hub_id_may_name_a_revision(monkeypatch):
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda repo, **options: asked.append((repo, options["revision"])) or "/there")
+    assert str(checkpoint.resolve("owner/name@refs/pr/70")) == str(checkpoint.resolve("owner/name")) == "/there"
+    assert asked == [("owner/name", "refs/pr/70"), ("owner/name", None)]

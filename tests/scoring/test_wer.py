@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jiwer
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,3 +62,12 @@ def test_errors_are_the_edit_distance_and_add_up(references: list[str], data: st
         parts = parts + wer.score([reference], [hypothesis])
     assert (parts.utterances, parts.words, parts.chars, parts.char_errors) == (counts.utterances, counts.words, counts.chars, counts.char_errors)
     assert parts.sub + parts.del_ + parts.ins == counts.sub + counts.del_ + counts.ins
+
+
+@given(references=sentences, data=st.data())
+def test_counts_are_jiwers(references: list[str], data: st.DataObject) -> None:
+    hypotheses = [data.draw(st.lists(st.sampled_from("abc"), max_size=6).map(" ".join)) for _ in references]
+    pairs = [(r, h) for r, h in zip(references, hypotheses, strict=True) if r]  # jiwer takes no empty reference
+    if pairs:
+        theirs, counts = jiwer.process_words(*map(list, zip(*pairs, strict=True))), wer.score(*zip(*pairs, strict=True))
+        assert (counts.sub, counts.del_, counts.ins) == (theirs.substitutions, theirs.deletions, theirs.insertions)

@@ -1,0 +1,83 @@
+"""A SpeechLM as a recogniser: which decoding it uses and why, and its batches.
+
+Shapes: S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from melcli.errors import UsageError
+from melcli.models import checkpoint
+from melcli.models.beam import Beam
+from melcli.models.generate import Greedy, Sample
+from melcli.models.processor import SpeechLMProcessor
+from melcli.models.recognise import batch_budget, by_length, decode_batch
+from melcli.models.recogniser import Recognised
+from melcli.models.speech_lm import SpeechLM
+
+
+class SpeechLMRecogniser:
+    """Our own model, ready to hear. rows: utterances decoded together, None for as many as the token budget allows."""
+
+    def __init__(
+        self, model: SpeechLM, processor: SpeechLMProcessor, strategy: Greedy | Sample | Beam | None = None, rows: int | None = None
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self.strategy = strategy or Greedy()
+        self.rows = rows
+
+    @classmethod
+    def load(
+        cls, folder: str, *, dtype: torch.dtype, device: str, rows: int | None, beam: int | None, ctc_weight: float | None
+    ) -> tuple[SpeechLMRecogniser, dict[str, str]]:
+        """The model of a folder, and what was decided for it. Raises CheckpointError and UsageError."""
+        model, processor = checkpoint.load(folder, dtype=dtype, device=device)
+        strategy, decoding = choose_strategy(model, beam, ctc_weight)
+        spec = processor.spec
+        count = sum(p.numel() for p in model.parameters())
+        decisions = {
+            "model": f"{count / 1e6:.1f} M parameters, {model.config.text_config.model_type} backbone, {model.config.speech_input['kind']}",
+            "attention": f"{model.llm.config._attn_implementation}; speech {model.config.speech_attention}",
+            "decoding": decoding,
+            "mel": f"{spec.rate} Hz, {spec.n_mels} bins, {spec.frame_rate:g} frames/s; {spec.rate / spec.hop_length / processor.stride:g} positions/s"
+            if processor.reads == "mel"
+            else f"{spec.rate} Hz waveform; {spec.rate / processor.stride:g} positions/s",
+        }
+        return cls(model, processor, strategy, rows), decisions
+
+    @property
+    def rate(self) -> int:
+        return self.processor.spec.rate
+
+    @property
+    def max_seconds(self) -> float:
+        return self.model.config.max_seconds
+
+    def recognise(self, waves: Sequence[Tensor]) -> Iterator[dict[int, Recognised]]:
+        """What was heard in each wave_S, a batch at a time, the longest first."""
+        lengths = [self.processor.patches(self.processor.frames(len(wave_S))) for wave_S in waves]
+        for batch in by_length(lengths, batch_budget(self.strategy), self.rows):
+            features = self.processor.features([waves[i] for i in batch])
+            hypotheses = decode_batch(self.model, self.processor, features, self.strategy)
+            yield {i: Recognised(self.processor.text(h.tokens), h.finish_reason) for i, h in zip(batch, hypotheses, strict=True)}
+
+
+def choose_strategy(model: SpeechLM, beam: int | None, ctc_weight: float | None) -> tuple[Greedy | Beam, str]:
+    """How to decode, and why so. Raises UsageError."""
+    if ctc_weight is not None and not 0 <= ctc_weight <= 1:
+        raise UsageError(f"--ctc-weight {ctc_weight:g}: must lie between 0 and 1")
+    width, why = (beam, "as asked") if beam else (getattr(model.generation_config, "num_beams", None) or 1, "as the model says")
+    if ctc_weight and model.ctc_head is None:
+        raise UsageError("--ctc-weight: this model has no CTC head; leave it out")
+    if ctc_weight and width == 1:
+        raise UsageError("--ctc-weight is for beam search: give --beam 4, say, as well")
+    if width == 1:
+        return Greedy(), f"greedy, {why}" + ("; the CTC head drafts" if model.ctc_head is not None else "")
+    strategy = Beam(width) if ctc_weight is None else Beam(width, ctc_weight=ctc_weight)
+    joint = f", jointly with the CTC head ({strategy.ctc_weight:g})" if model.ctc_head is not None and strategy.ctc_weight else ""
+    return strategy, f"{width} beams{joint}, {why}"

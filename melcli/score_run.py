@@ -1,0 +1,90 @@
+"""A model's transcripts of one set, written to a result file as they are made and gone on with where a run was ended, by one process or several."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from melcli import launch
+from melcli.data.rows import ADDRESSES
+from melcli.data.utterance import Utterance
+from melcli.inputs import AudioInput
+from melcli.scoring import results
+from melcli.scoring.results import ResultRow
+from melcli.transcripts import Transcript
+
+
+class Recogniser(Protocol):
+    """Something that transcribes. decisions: what was decided at loading, each with its reason; results made under other decisions do not mix."""
+
+    decisions: dict[str, str]
+
+    def transcribe(self, items: Iterable[AudioInput]) -> Iterator[Transcript]:
+        """A transcript for each item, in any order; one that fails has its error."""
+        ...
+
+
+def named(utterances: Sequence[Utterance]) -> dict[str, Utterance]:
+    """Utterances by what result files call them: the file of a whole recording, otherwise the id; numbered where that is not unique."""
+    found: dict[str, Utterance] = {}
+    seen: Counter[str] = Counter()
+    for utterance in utterances:
+        whole = len(utterance.audio) == 1 and not utterance.audio[0].startswith(ADDRESSES) and utterance.start is None and utterance.end is None
+        piece = "parent_id" in utterance.extra
+        name = utterance.audio[0] if whole and not piece else os.path.basename(utterance.id) or utterance.id
+        seen[name] += 1
+        found[name if seen[name] == 1 else f"{name}#{seen[name]}"] = utterance
+    return found
+
+
+def transcribe_set(
+    recogniser: Recogniser,
+    utterances: Mapping[str, Utterance],
+    file: Path,
+    settings: Mapping[str, str],
+    *,
+    overwrite: bool = False,
+    heard: Callable[[str], None] = lambda name: None,
+) -> list[tuple[str, str]]:
+    """Transcribe into a result file what it does not hold yet, and return (utterance, reason) of what failed.
+
+    utterances: by name, each with a text. Started by torchrun or `--devices`, each process takes its share and the first one puts them together;
+    the failures of all are returned to all. heard: called with each name that is done. Raises UsageError where the file was made otherwise.
+    """
+    rank, world = launch.place()
+    if rank == 0:
+        results.begin(file, settings, overwrite)
+        results.settle(file, list(utterances))
+    launch.gather([])  # from here on the file is there, and whole
+    done = results.held(file, {name: u.text or "" for name, u in utterances.items()})
+    todo = [name for name in utterances if name not in done][rank::world]
+    failures = []
+    if todo:
+        with results.Appender(results.share_path(file, rank, world)) as output:
+            for transcript in recogniser.transcribe([AudioInput(name, utterances[name]) for name in todo]):
+                if transcript.error is not None:
+                    failures.append((utterances[transcript.name].id, transcript.error))
+                else:
+                    output.write(_row(utterances[transcript.name], transcript))
+                heard(transcript.name)
+    failures = launch.gather(failures)
+    if rank == 0:
+        results.settle(file, list(utterances))
+    return failures
+
+
+def _row(utterance: Utterance, transcript: Transcript) -> ResultRow:
+    return ResultRow(
+        audio_filepath=transcript.name,
+        duration=round(transcript.duration, 3),
+        time=round(transcript.seconds, 4),
+        text=utterance.text or "",
+        pred_text=transcript.text,
+        speaker=utterance.speaker,
+        parent_id=utterance.extra.get("parent_id"),
+        chunk_index=utterance.extra.get("chunk_index"),
+        finish_reason=next((s.finish_reason for s in transcript.segments if s.finish_reason != "eos"), "eos") if transcript.segments else None,
+    )
