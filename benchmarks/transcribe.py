@@ -21,6 +21,7 @@ from torch import Tensor
 from melcli.data.load import load_utterance
 from melcli.data.manifest import read_source
 from melcli.models import checkpoint
+from melcli.models.hardware import keep_freed_memory
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recognise import recognise, token_limit
 from melcli.models.speech_lm import SpeechLM
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    keep_freed_memory()  # as `melcli transcribe` does; it helps all contenders
     models = {dtype: checkpoint.load(options.model, dtype=dtype) for dtype in (torch.bfloat16, torch.float32)}
     processor = models[torch.float32][1]
     utterances = [u for u in read_source(options.source, root=options.root) if (u.duration or 0) <= 18][: options.utterances]
