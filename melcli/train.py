@@ -34,7 +34,7 @@ from melcli.training.trainer import SpeechTrainer, StopAfter, StopOnSignal, late
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}
 
-EAGER_ROW = 512  # positions a row up to which a processor trains faster with plain matrix products than with fused attention
+EAGER_ROW = 512  # positions a row up to which a processor trains with plain matrix products instead of fused attention; measured faster at 300
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 Drafter = Callable[[Tensor, Tensor], list[list[int]]]
 """(ctc_logits_TC, frames_U) -> a draft of tokens for each utterance."""
 
-MOST = 8  # tokens guessed at once: about what a processor reads in little more time than one
+MOST = 8  # tokens guessed at once: a processor reads these and one more in less than twice the time of one
 SEARCHED_BACK, SEARCHED_AHEAD = 3, 8  # where the thread is looked for after a wrong guess
 
 

@@ -43,7 +43,7 @@ def pick_dtype(wanted: str, device: str) -> tuple[torch.dtype, str]:
 def keep_freed_memory() -> None:
     """Have the C library keep large blocks that were freed, for the next step to reuse.
 
-    glibc gives each back at once, and the processor then spends up to a third of a training step on mapping and clearing them anew.
+    glibc gives each back at once, and the processor then spends about a quarter of a training step on mapping and clearing them anew.
     """
     if sys.platform != "linux":
         return

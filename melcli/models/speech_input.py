@@ -68,7 +68,7 @@ class MelPatch(SpeechInput):
         return self.proj(spaced.reshape(-1, self.stride * mel_FM.shape[-1]).to(self.proj.weight.dtype)), patches_U
 
 
-LEAN_CHANNELS = 64  # up to here a processor is faster with the two forms below: they do more arithmetic in fewer, larger multiplications
+LEAN_CHANNELS = 64  # up to here a processor takes the two forms below: more arithmetic in fewer, larger multiplications; measured faster at 32
 
 
 def first_convolution(x_1TM: Tensor, layer: nn.Conv2d) -> Tensor:
