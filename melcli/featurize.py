@@ -32,7 +32,7 @@ from melcli.data.shards import DTYPES, FORMAT, SUMMARY, ShardHead, is_foreign, r
 from melcli.data.utterance import Utterance
 from melcli.errors import ShardError, UsageError
 from melcli.files import write_text
-from melcli.models.hardware import pick_device
+from melcli.models.hardware import keep_freed_memory, pick_device
 
 if TYPE_CHECKING:
     from melcli.audio.augment import Augment
@@ -93,6 +93,7 @@ def _watch_parent() -> None:
     import threading
 
     torch.set_num_threads(1)
+    keep_freed_memory()
     parent = multiprocessing.parent_process()
 
     def wait() -> None:
@@ -108,6 +109,7 @@ def _executor(jobs: int) -> Iterator[Executor]:
     """Threads for a few jobs (decoding and the mel leave Python's lock, and nothing has to start), processes for many."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # the jobs are the parallelism, and one thread sums in one order
+    keep_freed_memory()
     if jobs >= PROCESS_JOBS:
         import multiprocessing
         from concurrent.futures import ProcessPoolExecutor

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 SHARD_SECONDS = 2000.0
 SHARD_UTTERANCES = 500
-FEWEST_SHARDS = 16  # of a small set, so that a few jobs share it evenly
-SHORTEST_SHARD_SECONDS = 200.0
+FEWEST_SHARDS = 32  # of a small set, so that a few jobs share it evenly to the end
+SHORTEST_SHARD_SECONDS = 100.0
 TYPICAL_SECONDS = 7.0  # stands in for an unknown duration when shards are cut
 BATCH_SECONDS = 60.0  # of audio per call of the mel, a few megabytes
 
