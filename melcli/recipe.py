@@ -52,17 +52,24 @@ class ModelSection(Section):
     speech_input: dict[str, Any] = Field(
         {"kind": "mel-patch", "patch": 8}, description="kind and options, see `melcli models ls --kind speech-input`"
     )
-    backbone: dict[str, Any] | str | None = Field(
+    backbone: dict[str, Any] | None = Field(
         None, description="a transformers config (model_type and its fields), trained from scratch; by default that of `init`"
     )
-    speech_attention: Literal["causal", "bidirectional"] = "causal"
+    speech_attention: Literal["causal", "bidirectional"] | None = Field(
+        None, description="how speech positions see each other; causal unless given, or as in `init` where that is ours"
+    )
     ctc_weight: float = Field(0.0, ge=0, description="weight of an auxiliary CTC loss on speech positions")
     ctc_units: Literal["tokens", "characters"] = Field("tokens", description="what CTC tells apart; characters are those of the training text")
     ctc_rate: int = Field(1, ge=1, description="CTC frames that each speech position gives; characters at 12.5 Hz need 2 or 3")
     ce_weight: float = Field(1.0, ge=0, description="weight of the next-token cross entropy")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     beam: int = Field(1, ge=1, description="hypotheses that the finished model follows unless told otherwise; 1 is greedy")
-    prompt: str = Field("<|speech|><|transcribe|>", description="what precedes the transcript; <|speech|> is where the audio goes")
+    prompt: str = Field(
+        "auto",
+        description="what precedes the transcript; <|speech|> in it is where the audio goes. chat: the chat template of `init` around <|speech|> "
+        "and the instruction. auto: that of `init` where it is ours, chat where it has a template, else <|speech|><|transcribe|>",
+    )
+    instruction: str = Field("Transcribe the audio clip into text.", description="what the chat prompt asks for")
     tokenizer: TokenizerSection = TokenizerSection()
 
 
@@ -138,8 +145,15 @@ class Recipe(Section):
     train: TrainSection
 
     @model_validator(mode="after")
+    def _starts_somewhere(self) -> Recipe:
+        if self.model.init is None and not isinstance(self.model.backbone, dict):
+            raise ValueError("give model.init, a model to start from, or model.backbone, a transformers config to train from scratch")
+        return self
+
+    @model_validator(mode="after")
     def _speech_once(self) -> Recipe:
-        if self.data.task != "text" and (count := self.model.prompt.count("<|speech|>")) != 1:
+        named = self.model.prompt in ("auto", "chat")
+        if self.data.task != "text" and not named and (count := self.model.prompt.count("<|speech|>")) != 1:
             raise ValueError(f"model.prompt {self.model.prompt!r} must hold <|speech|> once, where the audio goes, and holds it {count} times")
         return self
 
