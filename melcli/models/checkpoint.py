@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from melcli.audio.mel_spec import MelSpec
 from melcli.errors import CheckpointError
+from melcli.models import lora
 from melcli.models.config import SpeechLMConfig
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
@@ -226,6 +227,8 @@ def assign(model: SpeechLM, tensors: dict[str, Tensor], folder: Path, dtype: tor
     wanted = {name: tensor for name, tensor in model.state_dict().items() if not (name in tied and name not in tensors)}
     missing = sorted(set(wanted) - set(tensors))
     unexpected = sorted(set(tensors) - set(wanted))
+    if problem := lora.mismatch(model, tensors):
+        raise CheckpointError(f"{folder}: the checkpoint {problem}")
     misshapen = [name for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape]
     for problem, names in (("misses", missing), ("holds unexpected", unexpected), ("has the wrong shape for", misshapen)):
         if names:

@@ -26,6 +26,7 @@ class SpeechLMConfig(PretrainedConfig):
     ctc_rate: CTC frames that each speech position gives.
     prompt: text before the transcript; `<|speech|>` in it is where the audio goes.
     speech_token_id, stop_token_ids, pad_token_id: ids in the tokenizer.
+    lora: rank, alpha, dropout and targets of live low-rank adapters in the backbone, see `melcli.models.lora`; None for none.
     """
 
     model_type = "speech_lm"
@@ -47,6 +48,7 @@ class SpeechLMConfig(PretrainedConfig):
         stop_token_ids: list[int] | None = None,
         pad_token_id: int = 0,
         max_seconds: float = 30.0,
+        lora: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(text_config, dict):
@@ -65,6 +67,7 @@ class SpeechLMConfig(PretrainedConfig):
         self.speech_token_id = speech_token_id
         self.stop_token_ids = stop_token_ids or []
         self.max_seconds = max_seconds
+        self.lora = lora
         kwargs.setdefault("tie_word_embeddings", getattr(self.text_config, "tie_word_embeddings", False))
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
+from melcli.models import lora
 from melcli.models.config import SpeechLMConfig
 from melcli.models.losses import IGNORE, ctc_loss, next_token_loss
 from melcli.models.masks import additive, packed_mask, padded_mask
@@ -56,6 +57,8 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         for module in self.speech_input.modules():
             module._keeps_its_init = True
         self.post_init()
+        if config.lora is not None:
+            lora.inject(self.llm, config.lora)
         self.generation_config.suppress_tokens = [config.speech_token_id]
 
     def _init_weights(self, module: nn.Module) -> None:
