@@ -51,7 +51,7 @@ def plain_prompt(tokenizer: Any) -> str:
 
 
 def stop_ids(tokenizer: Any, folder: Path, config: PretrainedConfig, chat: bool, name: str) -> list[int]:
-    """The tokens that end an answer, the one to be learnt first: what closes the assistant's turn, then generation_config's, config's, tokenizer's."""
+    """The tokens that end an answer, that to be learnt first: what closes the assistant's turn, else generation_config's or config's own."""
     found = [*_ids(_generation_fields(folder).get("eos_token_id")), *_ids(getattr(config, "eos_token_id", None)), *_ids(tokenizer.eos_token_id)]
     if chat:
         turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": ANSWER}]

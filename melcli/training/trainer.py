@@ -32,9 +32,7 @@ class SpeechTrainer(Trainer):
     speech_lr: learning rate of all that is not the language model, where it has one of its own.
     """
 
-    def __init__(
-        self, *args: Any, evaluate_by_decoding: Evaluate, snapshots: Path, keep: int, speech_lr: float | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, evaluate_by_decoding: Evaluate, snapshots: Path, keep: int, speech_lr: float | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.speech_lr = speech_lr
         self.model_accepts_loss_kwargs = False

@@ -41,7 +41,7 @@ def named(model: SpeechLM) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def choose(model: SpeechLM, tune: TuneSection) -> list[Group]:
-    """Decide what trains, and count it. Raises ConfigError for patterns and layers that the model does not have, and where nothing is left to train."""
+    """Decide what trains, and count it. Raises ConfigError for patterns and layers that it does not have, and where nothing is left."""
     freeze, keep = Patterns(tune.freeze, "tune.freeze"), Patterns(tune.keep, "tune.keep")
     layers = parse_layers(tune.lora.layers, model) if tune.llm == "lora" else None
     groups: dict[str, Group] = {}
