@@ -44,10 +44,12 @@ OPTIONAL = (
     *("resid_pdrop", "embd_pdrop", "attention_dropout"),
 )
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+REMOTE_LORA = {"r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "dp", "target_modules": "layer"}  # peft's word, the remote code's
+
 LAYER = r"model\.layers\.\d+\."
 AUDIO = r"model\.embed_tokens_extend\.audio_embed\."
 ENCODER = rf"{AUDIO}encoder\."
-BLOCK = rf"{ENCODER}(encoders\.\d+\."
 ADAPTED = r"(model\.layers\.\d+\.\w+\.\w+)\.lora_([AB])\."
 VALUES = r"(weight|bias)"
 
@@ -62,11 +64,11 @@ KEPT = (  # a tensor of the file, our name for it; the first that matches in ful
     (rf"{AUDIO}((?:up|down)_proj_for_speech)\.{VALUES}", r"speech_input.\1.\2"),
 )
 CONFORMER = (  # kept where the speech input is `phi4mm-encoder`
-    (rf"{BLOCK}feed_forward_(?:in|out)\.)net\.0\.linear\.{VALUES}", r"speech_input.\1gate_up_proj.\2"),
-    (rf"{BLOCK}feed_forward_(?:in|out)\.)net\.2\.{VALUES}", r"speech_input.\1down_proj.\2"),
-    (rf"{BLOCK}self_attn\.)linear_([qkv])\.{VALUES}", r"speech_input.\1\2_proj.\3"),
-    (rf"{BLOCK}self_attn\.)linear_out\.{VALUES}", r"speech_input.\1o_proj.\2"),
-    (rf"{BLOCK}[\w.]+)", r"speech_input.\1"),
+    (rf"{ENCODER}(encoders\.\d+\.feed_forward_(?:in|out))\.net\.0\.linear\.{VALUES}", r"speech_input.\1.gate_up_proj.\2"),
+    (rf"{ENCODER}(encoders\.\d+\.feed_forward_(?:in|out))\.net\.2\.{VALUES}", r"speech_input.\1.down_proj.\2"),
+    (rf"{ENCODER}(encoders\.\d+\.self_attn)\.linear_([qkv])\.{VALUES}", r"speech_input.\1.\2_proj.\3"),
+    (rf"{ENCODER}(encoders\.\d+\.self_attn)\.linear_out\.{VALUES}", r"speech_input.\1.o_proj.\2"),
+    (rf"{ENCODER}(encoders\.\d+\.[\w.]+)", r"speech_input.\1"),
     (rf"{ENCODER}(relative_attention_bias_layer\.bias_values\.weight)", r"speech_input.\1"),
 )
 LEFT = (  # what a recogniser of speech has no place for, and what it is
@@ -182,9 +184,6 @@ def _rename(folder: Path, tensors: Mapping[str, Tensor], conformer: bool) -> tup
     return kept, sizes(tensors, groups), groups
 
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-
-
 def _adapter_file(folder: Path, declared: bool) -> dict[str, Tensor]:
     """The speech LoRA of the native layout, which lies in a folder of its own; nothing where there is none."""
     if not declared:
@@ -206,7 +205,7 @@ def _sizes_in(path: Path) -> dict[str, int]:
     if not path.exists():
         return {}
     with safe_open(path, "pt") as file:
-        return {name: torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys()}  # noqa: SIM118
+        return {name: torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys()}
 
 
 # --- the adapter ---------------------------------------------------------------------------------------------------------------------------
@@ -216,12 +215,7 @@ def _declared_lora(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any] | 
     """What a checkpoint says of its speech LoRA, in peft's words; None where it says nothing, because it was merged."""
     if fields["model_type"] == "phi4mm":
         said = fields.get("speech_lora")
-        return said and {
-            "r": said.get("r"),
-            "lora_alpha": said.get("lora_alpha"),
-            "lora_dropout": said.get("dp"),
-            "target_modules": said.get("layer"),
-        }
+        return said and {name: said.get(theirs) for name, theirs in REMOTE_LORA.items()}
     path = folder / "speech-lora" / "adapter_config.json"
     if not path.exists():
         return None
@@ -313,9 +307,10 @@ def _speech_input(folder: Path, fields: Mapping[str, Any], given: Mapping[str, A
         return dict(given)
     if (bins := said(("input_size",), "input_size")) != preset(MEL).n_mels:
         raise CheckpointError(f"{folder / 'config.json'}: its features have {bins} mel bins, those of the mel preset {MEL} {preset(MEL).n_mels}")
-    downsampling = fields["embd_layer"]["audio_embd_layer"] if remote else fields["audio_config"]
-    if downsampling.get("downsample_rate", 1) != 1:
+    if _required(folder, fields, *(("embd_layer", "audio_embd_layer") if remote else ("audio_config",)), "downsample_rate") != 1:
         raise CheckpointError(f"{folder / 'config.json'}: downsample_rate is not 1, which no Phi-4-multimodal has")
+    if kind == "phi4mm-encoder" and (size := said(("chunk_size",), "chunk_size")) != -1:
+        raise CheckpointError(f"{folder / 'config.json'}: chunk_size is {size}: an encoder that hears in chunks is no phi4mm-encoder")
     names = FRONT | (BLOCKS if kind == "phi4mm-encoder" else {})
     return {"kind": kind, "norm": "global", **{name: said(*where) for name, where in names.items()}, **given}
 
