@@ -39,10 +39,7 @@ REQUIRED = (  # the native class's defaults are not the checkpoint's: nothing he
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
     *("hidden_act", "rms_norm_eps", "max_position_embeddings", "original_max_position_embeddings", "tie_word_embeddings"),
 )
-OPTIONAL = (
-    *("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "sliding_window", "initializer_range", "bos_token_id"),
-    *("resid_pdrop", "embd_pdrop", "attention_dropout"),
-)
+OPTIONAL = (*("sliding_window", "initializer_range", "bos_token_id", "resid_pdrop", "embd_pdrop", "attention_dropout"),)
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 REMOTE_LORA = {"r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "dp", "target_modules": "layer"}  # peft's word, the remote code's
@@ -119,11 +116,8 @@ def read_phi4mm(folder: Path, speech_input: Mapping[str, Any] | None = None) -> 
     tokenizer = _tokenizer(folder)
     check_vocabulary(_required(folder, fields, "vocab_size"), tokenizer, str(folder))
     stops = [_token_id(folder, tokenizer, name) for name in STOPS]
-    text_config = _text_config(folder, fields)
-    text_config.pad_token_id = tokenizer.pad_token_id
-    text_config.eos_token_id = stops
     config = SpeechLMConfig(
-        text_config=text_config,
+        text_config=_text_config(folder, fields, eos_token_id=stops, pad_token_id=tokenizer.pad_token_id),
         speech_input=options,
         mel=preset(MEL).model_dump(),
         prompt=PROMPT,
@@ -269,13 +263,14 @@ def _required(folder: Path, fields: Mapping[str, Any], *path: str) -> Any:
     return value
 
 
-def _text_config(folder: Path, fields: Mapping[str, Any]) -> PretrainedConfig:
-    """The configuration of the language model alone: a Phi3ForCausalLM's."""
-    if "rope_scaling" not in fields and "rope_parameters" not in fields:
-        raise CheckpointError(f"{folder / 'config.json'}: rope_scaling is missing")
+def _text_config(folder: Path, fields: Mapping[str, Any], **ids: Any) -> PretrainedConfig:
+    """The configuration of the language model alone: a Phi3ForCausalLM's. Rotary settings are in one place, as transformers 5 has them."""
+    rope = dict(_required(folder, fields, "rope_parameters" if "rope_parameters" in fields else "rope_scaling"))
+    rope["rope_type"] = rope.pop("type", None) or rope.get("rope_type")
+    rope |= {name: _required(folder, fields, name) for name in ("rope_theta", "partial_rotary_factor") if name not in rope}
     chosen = {name: _required(folder, fields, name) for name in REQUIRED} | {name: fields[name] for name in OPTIONAL if name in fields}
     try:
-        return AutoConfig.for_model("phi3", **chosen)
+        return AutoConfig.for_model("phi3", rope_parameters=rope, **chosen, **ids)
     except Exception as error:  # transformers checks each field in its own way
         raise CheckpointError(f"{folder / 'config.json'}: {(str(error).splitlines() or ['?'])[0][:200]}") from None
 

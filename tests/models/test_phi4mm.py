@@ -22,6 +22,7 @@ from melcli.models.phi4mm import PROMPT, load_phi4mm, read_phi4mm
 from melcli.models.speech_lm import SpeechLM
 from tests.models import phi4mm_makers as phi
 
+pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # the native model has two adapters, as it should
 LAYOUTS = {"remote": phi.write_remote, "native": phi.write_native}
 ENCODER = pytest.mark.skipif("phi4mm-encoder" not in registry.names("speech-input"), reason="no phi4mm-encoder here")
 
@@ -90,10 +91,10 @@ def test_logits_are_those_of_the_native_class(native, folders, layout, frames):
 
 def test_both_layouts_are_one_model(folders):
     one, two = (load_phi4mm(folders[layout])[0] for layout in LAYOUTS)
-    assert torch.equal(ours(one, 83), ours(two, 83))
+    assert close(ours(one, 83), ours(two, 83), 1e-5)
     first, second = one.state_dict(), two.state_dict()
     assert set(first) == set(second) and all(torch.equal(first[name], second[name]) for name in first)
-    assert one.config.to_dict() == two.config.to_dict() | {"text_config": one.config.text_config.to_dict()}
+    assert one.config.to_dict() == two.config.to_dict()
     assert {name: getattr(two.config.text_config, name) for name in phi.TEXT} == phi.TEXT
 
 
@@ -164,7 +165,7 @@ def test_prompt_placeholder_and_stops_are_phis(folders, layout, tmp_path):
 
     checkpoint.save(tmp_path / "model", model, processor)
     again, other = checkpoint.load(str(tmp_path / "model"))
-    assert torch.equal(ours(again, 83), ours(model, 83)) and lora.lora_is_used(again)
+    assert close(ours(again, 83), ours(model, 83), 1e-5) and lora.lora_is_used(again)
     assert other.prompts([83, 40]) == processor.prompts([83, 40]) and other.end_token_ids == [phi.END, phi.ENDOFTEXT]
     assert other.tokenizer.chat_template == processor.tokenizer.chat_template
     features = [mel(83), mel(40)]
