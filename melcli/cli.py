@@ -38,6 +38,15 @@ CtcWeight = Annotated[
 ]
 Root = Annotated[Path | None, typer.Option(help="Folder that holds the corpora given by name.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine; never download.")]
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name or YAML file.")]
+Settings = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings over the recipe's: train.lr=5e-4 data.root=data.")]
+RunFolder = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run; the default is runs/NAME.")]
+Resume = Annotated[str | None, typer.Option(metavar="auto|CHECKPOINT", help="Go on from the last checkpoint in the folder (auto), or this one.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Read data, build the model, plan the batches, say it all, and stop.")]
+Smoke = Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N steps and write the model: does everything run?")]
+PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the resolved recipe as YAML and exit.")]
+Processes = Annotated[int, typer.Option(min=1, help="Processes to train with, one a device.")]
+Seed = Annotated[int | None, typer.Option(help="Instead of the recipe's seed.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results, warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")]
 
@@ -116,19 +125,15 @@ def featurize(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name or YAML file.")],
-    settings: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings over the recipe's: train.lr=5e-4 data.root=data.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run; the default is runs/NAME.")] = None,
-    resume: Annotated[
-        str | None, typer.Option(metavar="auto|CHECKPOINT", help="Go on from the last checkpoint in the folder (auto), or this one.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read data, build the model, plan the batches, say it all, and stop.")] = False,
-    smoke: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N steps and write the model: does everything run?")] = None,
-    print_config: Annotated[bool, typer.Option("--print-config", help="Print the resolved recipe as YAML and exit.")] = False,
-    devices: Annotated[int, typer.Option(min=1, help="Processes to train with, one a device.")] = 1,
-    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's seed.")] = None,
+    recipe: RecipeName,
+    settings: Settings = None,
+    out: RunFolder = None,
+    resume: Resume = None,
+    dry_run: DryRun = False,
+    smoke: Smoke = None,
+    print_config: PrintConfig = False,
+    devices: Processes = 1,
+    seed: Seed = None,
     offline: Offline = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -139,18 +144,67 @@ def train(
     melcli train recipes/digits.yaml data.root=data
     """
     _prepare(quiet, verbose, offline)
+    flags = {"--quiet": quiet, "--verbose": verbose, "--offline": offline, "--dry-run": dry_run}
+    _train(recipe, settings or [], out, resume, smoke, seed, devices, flags, print_config)
+
+
+@app.command()
+def finetune(
+    recipe: RecipeName,
+    settings: Settings = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="MODEL", help="Name, folder or hub id of the model to start from.  [default: the recipe's model.init]"),
+    ] = None,
+    out: RunFolder = None,
+    resume: Resume = None,
+    dry_run: DryRun = False,
+    smoke: Smoke = None,
+    print_config: PrintConfig = False,
+    devices: Processes = 1,
+    seed: Seed = None,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a model by a recipe, starting from another: ours, any causal language model of transformers, or Phi-4-multimodal.
+
+    \b
+    melcli finetune recipes/finetune.yaml --from Qwen/Qwen3-0.6B data.root=data
+    melcli finetune recipes/finetune.yaml tune.llm=frozen data.root=data --dry-run
+    """
+    _prepare(quiet, verbose, offline)
+    flags = {"--quiet": quiet, "--verbose": verbose, "--offline": offline, "--dry-run": dry_run}
+    begun = [] if start is None else [f"model.init={json.dumps(start)}", "model.backbone=null"]
+    _train(recipe, [*begun, *(settings or [])], out, resume, smoke, seed, devices, flags, print_config, needs_start=True)
+
+
+def _train(
+    recipe: str,
+    settings: list[str],
+    out: Path | None,
+    resume: str | None,
+    smoke: int | None,
+    seed: int | None,
+    devices: int,
+    flags: dict[str, bool],
+    print_config: bool,
+    needs_start: bool = False,
+) -> None:
+    """What `train` and `finetune` do, once each has made its settings; the processes of several devices are all called `train`."""
     from melcli import launch
     from melcli.recipe import load
 
-    settings = [*(settings or []), *([] if seed is None else [f"seed={seed}"])]
+    settings = [*settings, *([] if seed is None else [f"seed={seed}"])]
     resolved = load(recipe, settings)
+    if needs_start and resolved.model.init is None:
+        raise UsageError("finetune needs a model to start from: give --from MODEL, or model.init in the recipe; `melcli train` starts from nothing.")
     if print_config:
         from melcli.config import dump_yaml
 
         print(dump_yaml(resolved), end="")
         return
     if devices > 1 and not launch.is_worker():
-        flags = {"--quiet": quiet, "--verbose": verbose, "--offline": offline, "--dry-run": dry_run}
         options = {"--out": out, "--resume": resume, "--smoke": smoke}
         given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
         raise typer.Exit(launch.launch(devices, ["train", recipe, *settings, *given, *(name for name, on in flags.items() if on)]))
@@ -158,7 +212,7 @@ def train(
         launch.join()
     from melcli.train import train as run
 
-    result = run(resolved, out, resume=resume, smoke=smoke, dry_run=dry_run, offline=offline)
+    result = run(resolved, out, resume=resume, smoke=smoke, dry_run=flags["--dry-run"], offline=flags["--offline"])
     if result is not None and launch.is_first():
         rates = "; ".join(f"{name} WER {rate:.2f} %" for name, rate in result.rates.items())
         console.note(f"weights kept: {result.chosen}" + (f": {rates}" if rates else ""))

@@ -44,22 +44,56 @@ class TokenizerSection(Section):
 
 
 class ModelSection(Section):
-    init: str | None = Field(None, description="a SpeechLM folder whose weights to start from; the sections below must then agree with it")
+    init: str | None = Field(
+        None, description="a model to start from: ours, any causal LM of transformers, or Phi-4-multimodal, by name, folder or hub id"
+    )
+    fresh: tuple[str, ...] = Field((), description="patterns of tensors that start random though `init` may have them, `speech_input` for example")
+    drop: tuple[str, ...] = Field((), description="patterns of tensors of `init` that the model has no place for and that are left behind")
     speech_input: dict[str, Any] = Field(
         {"kind": "mel-patch", "patch": 8}, description="kind and options, see `melcli models ls --kind speech-input`"
     )
-    backbone: dict[str, Any] | str = Field(
-        description="a transformers config (model_type and its fields), trained from scratch, or a hub name or folder to start from"
+    backbone: dict[str, Any] | None = Field(
+        None, description="a transformers config (model_type and its fields), trained from scratch; by default that of `init`"
     )
-    speech_attention: Literal["causal", "bidirectional"] = "causal"
+    speech_attention: Literal["causal", "bidirectional"] | None = Field(
+        None, description="how speech positions see each other; causal unless given, or as in `init` where that is ours"
+    )
     ctc_weight: float = Field(0.0, ge=0, description="weight of an auxiliary CTC loss on speech positions")
     ctc_units: Literal["tokens", "characters"] = Field("tokens", description="what CTC tells apart; characters are those of the training text")
     ctc_rate: int = Field(1, ge=1, description="CTC frames that each speech position gives; characters at 12.5 Hz need 2 or 3")
     ce_weight: float = Field(1.0, ge=0, description="weight of the next-token cross entropy")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     beam: int = Field(1, ge=1, description="hypotheses that the finished model follows unless told otherwise; 1 is greedy")
-    prompt: str = Field("<|speech|><|transcribe|>", description="what precedes the transcript; <|speech|> is where the audio goes")
+    prompt: str = Field(
+        "auto",
+        description="what precedes the transcript; <|speech|> in it is where the audio goes. chat: the chat template of `init` around <|speech|> "
+        "and the instruction. auto: that of `init` where it is ours, chat where it has a template, else <|speech|><|transcribe|>",
+    )
+    instruction: str = Field("Transcribe the audio clip into text.", description="what the chat prompt asks for")
     tokenizer: TokenizerSection = TokenizerSection()
+
+
+class LoraSection(Section):
+    """Low-rank adapters (Hu et al., 2021, arXiv 2106.09685) on linear layers of the language model."""
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0, description="the update is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: str = Field(
+        r"(q|k|v|o|qkv|gate|up|down|gate_up)_proj|dense|fc1|fc2", description="pattern that the last part of a module's name must match in full"
+    )
+    layers: str | None = Field(None, description="layers whose adapters train, such as 0-23 or 0-3,8; the others keep theirs as they are")
+    merge: bool = Field(False, description="add the adapters to the weights, in float32, when training is done")
+
+
+class TuneSection(Section):
+    """What trains, and how fast. Without it everything does, at train.lr."""
+
+    llm: Literal["full", "lora", "frozen"] = "full"
+    lora: LoraSection = LoraSection()
+    freeze: tuple[str, ...] = Field((), description="patterns of parameters that do not train")
+    keep: tuple[str, ...] = Field((), description="patterns of parameters that train in spite of `freeze`")
+    speech_lr: float | None = Field(None, gt=0, description="learning rate of speech input, output and CTC head; train.lr unless given")
 
 
 class Curriculum(Section):
@@ -107,11 +141,19 @@ class Recipe(Section):
     seed: int = 0
     data: DataSection
     model: ModelSection
+    tune: TuneSection = TuneSection()
     train: TrainSection
 
     @model_validator(mode="after")
+    def _starts_somewhere(self) -> Recipe:
+        if self.model.init is None and not isinstance(self.model.backbone, dict):
+            raise ValueError("give model.init, a model to start from, or model.backbone, a transformers config to train from scratch")
+        return self
+
+    @model_validator(mode="after")
     def _speech_once(self) -> Recipe:
-        if self.data.task != "text" and (count := self.model.prompt.count("<|speech|>")) != 1:
+        named = self.model.prompt in ("auto", "chat")
+        if self.data.task != "text" and not named and (count := self.model.prompt.count("<|speech|>")) != 1:
             raise ValueError(f"model.prompt {self.model.prompt!r} must hold <|speech|> once, where the audio goes, and holds it {count} times")
         return self
 

@@ -20,7 +20,7 @@ from melcli.data.packing import BatchPlan
 from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError, ConfigError
 from melcli.files import write_text
-from melcli.models import checkpoint
+from melcli.models import checkpoint, lora
 from melcli.models.card import model_card
 from melcli.models.hardware import DTYPES, keep_freed_memory, pick_device, pick_dtype
 from melcli.models.processor import SpeechLMProcessor
@@ -28,9 +28,9 @@ from melcli.models.recognise import recognise
 from melcli.models.speech_lm import SpeechLM
 from melcli.recipe import Recipe
 from melcli.scoring import normalize, wer
-from melcli.training import setup
+from melcli.training import setup, tune, verify
 from melcli.training.progress import ProgressLines
-from melcli.training.trainer import SpeechTrainer, StopAfter, StopOnSignal, latest_checkpoint
+from melcli.training.trainer import SpeechTrainer, StopAfter, StopOnSignal, latest_checkpoint, moving
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}
 
@@ -78,8 +78,9 @@ class Run:
         self.offline = offline
         t = recipe.train
         self.data = setup.training_data(recipe.data, setup.reads_of(recipe.model), offline)
-        self.tokenizer = self._tokenizer(resuming)
-        self.model, self.processor = setup.build_model(recipe, self.tokenizer, self.data)
+        self.started, self.processor = setup.build_model(recipe, self.data, self._tokenizer(resuming), offline)
+        self.model, self.tokenizer = self.started.model, self.started.tokenizer
+        self.groups = tune.choose(self.model, recipe.tune)
         by_task = {task: self.processor.encoder(task) for task in set(self.data.tasks)}
         self.encoders = [by_task[task] for task in self.data.tasks]
         utterances = self.data.features.utterances
@@ -106,15 +107,13 @@ class Run:
                 self.model.llm.set_attn_implementation("eager")
 
     def _tokenizer(self, resuming: bool) -> Any:
-        """The run's own tokenizer where it is resumed, so that it cannot get another."""
+        """The run's own tokenizer where it was trained for it and the run is resumed, so that it cannot get another."""
         folder = self.out / "tokenizer"
-        if resuming and (folder / "tokenizer.json").exists():
-            from transformers import AutoTokenizer
+        if self.recipe.model.init or not resuming or not (folder / "tokenizer.json").exists():
+            return None
+        from transformers import AutoTokenizer
 
-            return AutoTokenizer.from_pretrained(folder)
-        if self.recipe.model.init:
-            return checkpoint.load(self.recipe.model.init)[1].tokenizer
-        return setup.build_tokenizer(self.recipe.model, [u.text or "" for u in self.data.features.utterances])
+        return AutoTokenizer.from_pretrained(folder)
 
     def _curriculum(self) -> dict[str, Any]:
         curriculum = self.recipe.train.curriculum
@@ -141,6 +140,7 @@ class Run:
         t = self.recipe.train
         left_out = "; ".join(f"{n} {why}" for why, n in self.data.left_out.items())
         epoch = len(self.plan.batches(0))
+        begun = self.started.coverage.said(self.recipe.model.init) if self.recipe.model.init else {}
         return {
             "device": f"{self.device}: {self.device_reason}",
             "dtype": f"{str(self.dtype).removeprefix('torch.')}: {self.dtype_reason}; weights stay float32",
@@ -149,6 +149,10 @@ class Run:
             + (f"; left out: {left_out}" if left_out else ""),
             "mel": f"{self.recipe.data.mel}: {self.processor.spec.frame_rate:g} frames/s, {self.processor.spec.n_mels} bins",
             "model": f"{count:,} parameters, {front:,} of them in {self.recipe.model.speech_input.get('kind')}; vocabulary {len(self.tokenizer)}",
+            **begun,
+            **self.started.decided,
+            "trains": "; ".join(map(str, self.groups)),
+            "memory": tune.memory(self.model, t.tokens_per_batch, t.row_tokens, self.dtype.itemsize, t.gradient_checkpointing),
             "attention": f"{self.model.llm.config._attn_implementation}; speech {self.model.config.speech_attention}",
             "batches": f"{t.tokens_per_batch} positions in rows of {t.row_tokens}; {100 * self.plan.padding():.1f} % padding; {epoch} an epoch",
             "length": f"{self.steps} steps = {self.steps * t.accumulate * self.world / max(epoch, 1):.1f} epochs",
@@ -218,6 +222,7 @@ class Run:
             evaluate_by_decoding=Evaluation(sets, self.processor, recipe.data.text),
             snapshots=self.out / "snapshots",
             keep=t.average,
+            speech_lr=recipe.tune.speech_lr,
             callbacks=[ProgressLines(), StopOnSignal(), *([StopAfter(smoke)] if smoke else [])],
         )
         return trainer
@@ -271,7 +276,7 @@ def train(
     if trainer.state.global_step < run.steps and not smoke:
         console.note(f"stopped at step {trainer.state.global_step} of {run.steps}; continue with --resume auto")
         return None
-    result = finish(run, trainer) if trainer.is_world_process_zero() else None
+    result = finish(run, trainer, smoke=smoke is not None) if trainer.is_world_process_zero() else None
     trainer.accelerator.wait_for_everyone()
     return result
 
@@ -290,8 +295,11 @@ def _try_largest(run: Run) -> None:
     console.note(f"the largest batch, {batch['input_ids'].numel()} positions, went through: loss {float(loss.detach()):.3f}")
 
 
-def finish(run: Run, trainer: SpeechTrainer) -> TrainResult:
-    """Choose among the last, the best and the averaged weights by WER on the evaluation sets, and write the model."""
+def finish(run: Run, trainer: SpeechTrainer, smoke: bool = False) -> TrainResult:
+    """Choose among the last, the best and the averaged weights by WER on the evaluation sets, write the model and read it again.
+
+    Raises CheckpointError where the adapters of the model have learnt nothing; after a smoke run that is only said.
+    """
     model = trainer.accelerator.unwrap_model(trainer.model)
     candidates: dict[str, dict[str, torch.Tensor] | None] = {"last": None}
     snapshots = trainer.snapshots
@@ -300,15 +308,16 @@ def finish(run: Run, trainer: SpeechTrainer) -> TrainResult:
         latest = [snapshots.path(step) for step in snapshots.latest()]
         if run.recipe.train.average > 1 and len(latest) > 1:
             candidates[f"average of {len(latest)}"] = checkpoint.average(latest)
-    last = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    last = {name: tensor.detach().clone() for name, tensor in moving(model).items()}
     results: dict[str, dict[str, float]] = {}
     model.eval()
     for name, tensors in candidates.items():
-        model.load_state_dict(last | (tensors or {}))
+        model.load_state_dict(last | (tensors or {}), strict=False)
         with trainer.accelerator.autocast():
             results[name] = trainer.evaluate_by_decoding(model)
     chosen = min(results, key=lambda name: sum(results[name].values()))
-    model.load_state_dict(last | (candidates[chosen] or {}))
+    model.load_state_dict(last | (candidates[chosen] or {}), strict=False)
+    _settle_lora(model, run.recipe, smoke)
     folder = run.out / "model"
     rates = results[chosen]
     extra = {
@@ -316,5 +325,22 @@ def finish(run: Run, trainer: SpeechTrainer) -> TrainResult:
         "evaluation.json": json.dumps(rates, indent=2) + "\n",
         "README.md": model_card(run.recipe, model, run.data.hours, trainer.state.global_step, chosen, rates),
     }
-    checkpoint.save(folder, model, run.processor, dtype=DTYPES[run.recipe.train.weights], extra=extra)
+    dtype = DTYPES[run.recipe.train.weights]
+    checkpoint.save(folder, model, run.processor, dtype=dtype, extra=extra)
+    gap = verify.check_written(folder, model, verify.one_batch(run.data.features, run.encoders, run.text_ids, run.processor), dtype)
+    console.note(f"written and read again: logits within {gap:.1e}")
     return TrainResult(folder, chosen, rates)
+
+
+def _settle_lora(model: SpeechLM, recipe: Recipe, smoke: bool) -> None:
+    """Adapters must have learnt something; then they are merged, where the recipe says so."""
+    if model.config.lora is None:
+        return
+    if lora.lora_is_zero(model):
+        message = "the adapters are zero after training: nothing was learnt in them; see tune.lora.layers, tune.freeze and train.lr"
+        if not smoke:
+            raise CheckpointError(message)
+        console.warn(message)
+    elif recipe.tune.lora.merge:
+        lora.merge_lora(model)
+        console.note("adapters added to the weights")

@@ -15,6 +15,7 @@ import pytest
 from melcli import registry
 from melcli.audio import io
 from tests.cli import mirror
+from tests.training.llm_makers import qwen3
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIPS = sorted((Path(registry.__file__).parent / "assets" / "clips").glob("*.wav"))
@@ -52,12 +53,15 @@ def test_the_readme_has_commands():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_readme_command(command, desk, request):
+def test_readme_command(command, desk, request, tmp_path):
     words = shlex.split(command)
-    if words[1] == "train":
+    if words[1] in ("train", "finetune"):
         shared = request.getfixturevalue("shared_data")
         words = [f"data.root={shared}" if word.startswith("data.root=") else word for word in words]
         words += [] if "--dry-run" in words else ["--dry-run"]
+        if words[1] == "finetune":  # a small model stands in for the one by name, and a batch that fits a test for its batch
+            words[words.index("--from") + 1] = str(qwen3(tmp_path / "llm"))
+            words += ["train.tokens_per_batch=512", "train.row_tokens=512", "model.speech_input.channels=8"]
     elif ".." in command or ("librispeech:" in command and words[1] == "score"):
         pytest.skip("scores real recordings, which tests/test_tiny_en.py does on fewer")
     elif words[1] == "featurize":

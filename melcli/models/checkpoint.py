@@ -17,20 +17,21 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from melcli.audio.mel_spec import MelSpec
 from melcli.errors import CheckpointError
+from melcli.models import lora
 from melcli.models.config import SpeechLMConfig
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
 
 WEIGHTS = "model.safetensors"
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-HUB_COPIES = ["*fp32*", "*fp16*"]  # the same weights once more, in another number format
+HUB_COPIES = ["*fp32*", "*fp16*", "*consolidated*"]  # the same weights once more, in another number format
 UNSAFE = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
 
 
-def resolve(name: str, *, offline: bool = False) -> Path:
+def resolve(name: str, *, offline: bool = False, flag: str = "--model") -> Path:
     """The folder of a model given by registered name, folder or hub id (with @REVISION, where wanted); the folder of a run stands for its `model/`.
 
-    Raises CheckpointError.
+    flag: what the user gave the name with. Raises CheckpointError.
     """
     from melcli import registry
 
@@ -41,20 +42,24 @@ def resolve(name: str, *, offline: bool = False) -> Path:
     if name in registry.names("model"):
         return Path(registry.get("model", name).load())
     if name.partition("@")[0].count("/") == 1 and not name.startswith((".", "/")):
-        return _from_hub(name, offline)
-    raise CheckpointError(f"--model {name}: no such folder or registered model; valid names: {', '.join(registry.names('model'))}")
+        return _from_hub(name, offline, flag)
+    raise CheckpointError(f"{flag} {name}: no such folder or registered model; valid names: {', '.join(registry.names('model'))}")
 
 
-def _from_hub(name: str, offline: bool) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def _from_hub(name: str, offline: bool, flag: str) -> Path:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repo, _, revision = name.partition("@")
+    offline = offline or constants.HF_HUB_OFFLINE
     chosen = {"allow_patterns": HUB_FILES, "ignore_patterns": HUB_COPIES}
     try:
         return Path(snapshot_download(repo, revision=revision or None, local_files_only=offline, **chosen))
+    except GatedRepoError:
+        raise CheckpointError(f"{flag} {name}: gated: accept its terms on its page on the hub, then log in with `hf auth login`") from None
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(f"--model {name}: not a folder, and not to be had from the hub ({str(error).splitlines()[0]})") from None
+        why = "not on this machine, and offline nothing is downloaded" if offline else f"not to be had from the hub ({str(error).splitlines()[0]})"
+        raise CheckpointError(f"{flag} {name}: not a folder, and {why}") from None
 
 
 def save(
@@ -68,7 +73,7 @@ def save(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     tied = set(model._tied_weights_keys or {})
-    state = {name: _cast(name, tensor, dtype) for name, tensor in model.state_dict().items() if name not in tied}
+    state = {name: cast(name, tensor, dtype) for name, tensor in model.state_dict().items() if name not in tied}
     before = model.config.dtype
     model.config.dtype = dtype or before
     model.save_pretrained(partial, state_dict=state)
@@ -210,7 +215,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error}); pickles are never opened") from None
 
 
-def _cast(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+def cast(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """A weight in another number format; statistics of the features keep their precision."""
     keep = dtype is None or not tensor.is_floating_point() or name.startswith("speech_input.normalise")
     return tensor if keep else tensor.to(dtype)
@@ -222,13 +227,15 @@ def assign(model: SpeechLM, tensors: dict[str, Tensor], folder: Path, dtype: tor
     wanted = {name: tensor for name, tensor in model.state_dict().items() if not (name in tied and name not in tensors)}
     missing = sorted(set(wanted) - set(tensors))
     unexpected = sorted(set(tensors) - set(wanted))
+    if problem := lora.mismatch(model, tensors):
+        raise CheckpointError(f"{folder}: the checkpoint {problem}")
     misshapen = [name for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape]
     for problem, names in (("misses", missing), ("holds unexpected", unexpected), ("has the wrong shape for", misshapen)):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise CheckpointError(f"{folder}: the checkpoint {problem} {', '.join(names[:3])}{more}")
-    cast = {name: _cast(name, tensor, dtype).to(device) for name, tensor in tensors.items()}
-    model.load_state_dict(cast, strict=False, assign=True)
+    ready = {name: cast(name, tensor, dtype).to(device) for name, tensor in tensors.items()}
+    model.load_state_dict(ready, strict=False, assign=True)
     model.tie_weights()
     model.to(device)
 

@@ -25,7 +25,6 @@ class Rows:
     def __init__(self, model: SpeechLM, input_ids_BL: Tensor, valid_BL: Tensor, speech: Tensor | None, lengths_U: Tensor | None, room: int) -> None:
         self.model = model
         self.backbone = model.llm.get_decoder()
-        self.head = model.get_output_embeddings()
         self.cache = roomy_cache(model.config.text_config.num_hidden_layers, room)
         out = model(
             input_ids=input_ids_BL,
@@ -59,7 +58,7 @@ class Rows:
             past_key_values=self.cache,
             use_cache=True,
         )
-        return self._allowed(self.head(out.last_hidden_state))
+        return self._allowed(self.model.logits(out.last_hidden_state))
 
     def settle(self, kept_B: Tensor | None = None) -> None:
         """Keep the first `kept_B` tokens of each row's last block; None keeps all."""

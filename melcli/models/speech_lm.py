@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
+from melcli.models import lora
 from melcli.models.config import SpeechLMConfig
 from melcli.models.losses import IGNORE, ctc_loss, next_token_loss
 from melcli.models.masks import additive, packed_mask, padded_mask
@@ -45,7 +46,8 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: SpeechLMConfig) -> None:
         super().__init__(config)
-        self.llm = AutoModelForCausalLM.from_config(config.text_config, attn_implementation=config._attn_implementation)
+        attention = "eager" if getattr(config.text_config, "attn_logit_softcapping", None) else config._attn_implementation  # others drop the capping
+        self.llm = AutoModelForCausalLM.from_config(config.text_config, attn_implementation=attention)
         n_mels = config.mel_spec.n_mels
         self.speech_input: SpeechInput = build_speech_input(config.speech_input, config.hidden_size, n_mels)
         self.ctc_head = nn.Linear(config.hidden_size, config.ctc_rate * config.ctc_classes) if config.ctc_weight > 0 else None
@@ -55,6 +57,8 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         for module in self.speech_input.modules():
             module._keeps_its_init = True
         self.post_init()
+        if config.lora is not None:
+            lora.inject(self.llm, config.lora)
         self.generation_config.suppress_tokens = [config.speech_token_id]
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -70,6 +74,15 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
 
     def get_output_embeddings(self) -> nn.Module | None:
         return self.llm.get_output_embeddings()
+
+    def logits(self, h: Tensor) -> Tensor:
+        """Logits [..., V] of the backbone's last hidden states [..., D], scaled and capped as the backbone's own class does it."""
+        config = self.config.text_config
+        logits = self.get_output_embeddings()(h)
+        scale = getattr(config, "logit_scale", 1.0) * getattr(config, "lm_head_multiplier", 1.0) / getattr(config, "logits_scaling", 1.0)
+        logits = logits if scale == 1 else logits * scale
+        cap = getattr(config, "final_logit_softcapping", None)
+        return torch.tanh(logits / cap) * cap if cap else logits
 
     def embed(self, input_ids_BL: Tensor, speech: Tensor | None, speech_lengths_U: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Embeddings [B, L, D] with speech put where the speech token stands, and the patches of each utterance.
@@ -134,16 +147,15 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         ctc_logits = None
         if self.ctc_head is not None and speech is not None:
             ctc_logits = self.ctc_head(h_BLD[at_speech]).view(-1, self.config.ctc_classes)
-        head = self.get_output_embeddings()
         if labels is None:
-            logits = head(h_BLD[:, -logits_to_keep:] if logits_to_keep else h_BLD)
+            logits = self.logits(h_BLD[:, -logits_to_keep:] if logits_to_keep else h_BLD)
             return SpeechLMOutput(logits=logits, ctc_logits=ctc_logits, past_key_values=out.past_key_values)
         targets_BL = torch.full_like(labels, IGNORE)
         targets_BL[:, :-1] = labels[:, 1:]
         wanted = targets_BL != IGNORE
         targets_N = targets_BL[wanted]
         count = len(targets_N) if target_count is None else target_count
-        ce = next_token_loss(head(h_BLD[wanted]), targets_N, count, self.config.label_smoothing if self.training else 0.0)
+        ce = next_token_loss(self.logits(h_BLD[wanted]), targets_N, count, self.config.label_smoothing if self.training else 0.0)
         loss = self.config.ce_weight * ce
         ctc = None
         if ctc_logits is not None and ctc_targets is not None and len(ctc_lengths):

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from melcli.audio.augment import Augment, SpecAugment
 from melcli.audio.mel_spec import MelSpec, preset
@@ -20,12 +20,13 @@ from melcli.data.manifest import fingerprint, read_source
 from melcli.data.shards import FeatureShards
 from melcli.data.utterance import Utterance
 from melcli.errors import AudioError, ConfigError, nearest
-from melcli.models import checkpoint
-from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN, SpeechLMConfig
+from melcli.models.causal_lm import add_tokens
+from melcli.models.chat import PLAIN
+from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN
 from melcli.models.normalise import GlobalNorm
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_input import build_speech_input
-from melcli.models.speech_lm import SpeechLM
+from melcli.models.start import Started, from_nothing, identify, start, tokens_of
 from melcli.models.tokenizer import train_tokenizer
 from melcli.recipe import DataSection, ModelSection, Recipe, Source
 from melcli.scoring import normalize
@@ -151,92 +152,42 @@ def _utterances(entry: Source, data: DataSection, offline: bool) -> Sequence[Utt
     return read_source(locate(entry.source, root), root=root, offline=offline)
 
 
-def build_tokenizer(model: ModelSection, texts: Sequence[str]) -> object:
-    """The tokenizer that the recipe names, with our special tokens; or one trained on the training text."""
-    import re
-
-    special = re.findall(r"<\|[^|]+\|>", model.prompt)
-    name = model.tokenizer.from_ or (model.backbone if isinstance(model.backbone, str) else None)
+def build_tokenizer(model: ModelSection, texts: Sequence[str]) -> Any:
+    """For a model from scratch: the tokenizer that the recipe names, with our special tokens; or one trained on the training text."""
+    special = tokens_of(PLAIN if model.prompt == "auto" else model.prompt)
+    name = model.tokenizer.from_
     if name is None:
         return train_tokenizer(sorted(set(texts)), model.tokenizer.vocab_size, special)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:
         raise ConfigError(f"model.tokenizer.from: {name} cannot be loaded ({str(error).splitlines()[0]})") from None
-    tokenizer.add_special_tokens({"additional_special_tokens": list(dict.fromkeys([SPEECH_TOKEN, STOP_TOKEN, *special]))})
+    add_tokens(tokenizer, [SPEECH_TOKEN, STOP_TOKEN, *special])
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def build_model(recipe: Recipe, tokenizer: object, data: TrainingData | None) -> tuple[SpeechLM, SpeechLMProcessor]:
-    """A model as the recipe describes it, its backbone random or loaded, its statistics measured where it keeps any."""
+def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offline: bool = False) -> tuple[Started, SpeechLMProcessor]:
+    """A model as the recipe describes it, random or begun from another, its statistics measured where it keeps any that were not loaded.
+
+    tokenizer: of a run from scratch that is resumed, so that it cannot get another.
+    """
     section = recipe.model
-    torch.manual_seed(recipe.seed)
-    if isinstance(section.backbone, str):
-        try:
-            text_config = AutoConfig.from_pretrained(section.backbone)
-        except Exception as error:
-            raise ConfigError(f"model.backbone: {section.backbone} cannot be loaded ({str(error).splitlines()[0]})") from None
+    letters = alphabet(data) if section.ctc_units == "characters" else None
+    if section.init is None:
+        tokenizer = tokenizer or build_tokenizer(section, [u.text or "" for u in data.features.utterances])
+        torch.manual_seed(recipe.seed)
+        started = from_nothing(recipe, tokenizer, letters)
     else:
-        fields = dict(section.backbone)
-        kind = fields.pop("model_type", None)
-        try:
-            text_config = AutoConfig.for_model(kind, **{"vocab_size": len(tokenizer), "tie_word_embeddings": True, **fields})
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"model.backbone: {str(error).splitlines()[0][:200]}") from None
-    text_config.use_cache = True
-    text_config.pad_token_id = tokenizer.pad_token_id
-    text_config.eos_token_id = tokenizer.convert_tokens_to_ids(STOP_TOKEN)
-    text_config.bos_token_id = None
-    config = SpeechLMConfig(
-        text_config=text_config,
-        speech_input=section.speech_input,
-        mel=preset(recipe.data.mel).model_dump(),
-        speech_attention=section.speech_attention,
-        ctc_weight=section.ctc_weight,
-        ctc_alphabet=_ctc_alphabet(section, data),
-        ctc_rate=section.ctc_rate,
-        ce_weight=section.ce_weight,
-        label_smoothing=section.label_smoothing,
-        prompt=section.prompt,
-        speech_token_id=tokenizer.convert_tokens_to_ids(SPEECH_TOKEN),
-        stop_token_ids=[tokenizer.convert_tokens_to_ids(STOP_TOKEN)],
-        pad_token_id=tokenizer.pad_token_id,
-        max_seconds=recipe.data.max_seconds,
-    )
-    try:
-        model = SpeechLM(config)
-    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise ConfigError(f"model.backbone describes no possible model: {(str(error).splitlines() or ['?'])[0][:200]}") from None
+        torch.manual_seed(recipe.seed)
+        started = start(identify(section.init, offline=offline), recipe, letters)
+    model = started.model
     model.generation_config.num_beams = section.beam
-    if isinstance(section.backbone, str):
-        model.llm = AutoModelForCausalLM.from_pretrained(section.backbone, dtype=torch.float32)
-    if len(tokenizer) > model.config.vocab_size:
-        model.llm.resize_token_embeddings(len(tokenizer))
-        config.text_config = model.llm.config
-    if section.init:
-        folder = checkpoint.resolve(section.init)
-        _compare(config, checkpoint.load_config(folder), section.init)
-        checkpoint.assign(model, checkpoint.read_tensors(folder), folder, torch.float32, "cpu")
-    elif data is not None and isinstance(model.speech_input.normalise if hasattr(model.speech_input, "normalise") else None, GlobalNorm):
-        model.speech_input.normalise.set(*statistics(data.features))
-    return model, SpeechLMProcessor.of(config, tokenizer, model.speech_input.stride, model.speech_input.reads)
-
-
-def _compare(ours: SpeechLMConfig, theirs: SpeechLMConfig, init: str) -> None:
-    """What weights to start from must agree on, beyond their shapes. Raises ConfigError."""
-    if difference := ours.mel_spec.difference(theirs.mel_spec):
-        raise ConfigError(f"data.mel: the features differ from those of model.init {init}: {difference}")
-    for name in ("prompt", "speech_attention", "ctc_rate"):
-        if getattr(ours, name) != getattr(theirs, name):
-            raise ConfigError(f"model.{name}: {getattr(ours, name)!r} here, but {getattr(theirs, name)!r} in model.init {init}")
-
-
-def _ctc_alphabet(section: ModelSection, data: TrainingData | None) -> str | None:
-    if section.ctc_units == "tokens" or data is None:
-        return None
-    return checkpoint.load_config(checkpoint.resolve(section.init)).ctc_alphabet if section.init else alphabet(data)
+    normalise = getattr(model.speech_input, "normalise", None)
+    if isinstance(normalise, GlobalNorm) and any(name.startswith("speech_input.normalise.") for name in started.coverage.fresh):
+        normalise.set(*statistics(data.features))
+    return started, SpeechLMProcessor.of(model.config, started.tokenizer, model.speech_input.stride, model.speech_input.reads)
 
 
 def alphabet(data: TrainingData) -> str:

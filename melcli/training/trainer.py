@@ -19,6 +19,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from melcli.models import checkpoint
 from melcli.models.speech_lm import SpeechLM
 from melcli.training.progress import Meter
+from melcli.training.tune import parameter_groups
 
 COMPLETE = "complete"  # written last into a checkpoint folder: one without it was cut short and is never resumed from
 
@@ -26,10 +27,14 @@ Evaluate = Callable[[SpeechLM], dict[str, float]]
 
 
 class SpeechTrainer(Trainer):
-    """evaluate_by_decoding: WER in percent by evaluation set; snapshots: where weights of evaluations are kept, `keep` of the latest and the best."""
+    """evaluate_by_decoding: WER in percent by evaluation set; snapshots: where weights of evaluations are kept, `keep` of the latest and the best.
 
-    def __init__(self, *args: Any, evaluate_by_decoding: Evaluate, snapshots: Path, keep: int, **kwargs: Any) -> None:
+    speech_lr: learning rate of all that is not the language model, where it has one of its own.
+    """
+
+    def __init__(self, *args: Any, evaluate_by_decoding: Evaluate, snapshots: Path, keep: int, speech_lr: float | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.speech_lr = speech_lr
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the targets of the whole step
         self._counts: dict[str, Tensor] = {}
@@ -47,6 +52,16 @@ class SpeechTrainer(Trainer):
         inner = getattr(loader, "base_dataloader", loader)  # what accelerate's own loader reads from
         inner.worker_init_fn = functools.partial(_start_worker, inner.worker_init_fn)
         return loader
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is not None or self.speech_lr is None:
+            return super().create_optimizer(model)
+        trained = self.model if model is None else model
+        cls, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
+        decayed = set(self.get_decay_parameter_names(trained))
+        groups = parameter_groups(trained, decayed, self.args.weight_decay, self.args.learning_rate, self.speech_lr)
+        self.optimizer = cls(groups, **options)
+        return self.optimizer
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
         began = time.perf_counter()
@@ -109,6 +124,12 @@ def _start_worker(inner: Callable[[int], None] | None, number: int) -> None:
         inner(number)
 
 
+def moving(model: SpeechLM) -> dict[str, Tensor]:
+    """The tensors that training changes: parameters that train, tied ones once, and buffers."""
+    still = {name for name, parameter in model.named_parameters() if not parameter.requires_grad} | set(model._tied_weights_keys or {})
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in still}
+
+
 class Snapshots:
     """Weights at evaluations: the latest `keep` and the best."""
 
@@ -127,8 +148,7 @@ class Snapshots:
     def add(self, step: int, rate: float, model: SpeechLM) -> None:
         """Keep a model's weights, and forget those no longer wanted."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        tied = set(model._tied_weights_keys or {})
-        checkpoint.write_tensors(self.path(step), {k: v.detach().cpu() for k, v in model.state_dict().items() if k not in tied})
+        checkpoint.write_tensors(self.path(step), {name: tensor.detach().cpu() for name, tensor in moving(model).items()})
         self.rates = {s: r for s, r in self.rates.items() if s < step} | {step: rate}
         wanted = set(self.latest()) | {self.best()}
         for path in self.folder.glob("step-*.safetensors"):

@@ -102,6 +102,33 @@ def test_train(melcli: Melcli, calls: list[Any], tmp_path: Path, flag: str) -> N
     assert TRAIN[flag](arguments, options)
 
 
+@pytest.mark.parametrize("flag", [*TRAIN, "--from=m"])
+def test_finetune(melcli: Melcli, calls: list[Any], tmp_path: Path, flag: str) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    ran = melcli("finetune", tmp_path / "r.yaml", *([] if flag == "--from=m" else ["--from", "m"]), flag)
+    assert ran.code == 0, ran.err
+    ((arguments, options),) = calls
+    assert flag == "--from=m" or TRAIN[flag](arguments, options)
+    assert (arguments[0].model.init, arguments[0].model.backbone) == ("m", None)
+
+
+def test_finetune_needs_a_model(melcli: Melcli, calls: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    ran = melcli("finetune", tmp_path / "r.yaml")
+    assert ran.code == 2 and ran.err.startswith("error: finetune needs a model to start from: give --from MODEL") and calls == []
+    assert "init: m\n" in melcli("finetune", tmp_path / "r.yaml", "model.init=m", "--print-config").out
+
+
+def test_finetune_on_several_devices(melcli: Melcli, calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from melcli import launch
+
+    launched: list[Any] = []
+    monkeypatch.setattr(launch, "launch", lambda devices, arguments: launched.append((devices, arguments)) or 0)
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    assert melcli("finetune", tmp_path / "r.yaml", "--from", "a/b", "train.lr=1", "--devices", 2).code == 0
+    assert launched == [(2, ["train", str(tmp_path / "r.yaml"), 'model.init="a/b"', "model.backbone=null", "train.lr=1"])]
+
+
 def test_train_prints_its_configuration(melcli: Melcli, calls: list[Any], tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(RECIPE)
     ran = melcli("train", tmp_path / "r.yaml", "train.lr=0.25", "--print-config")
@@ -219,6 +246,7 @@ def test_score_on_several_devices(melcli: Melcli, transcriber: FakeTranscriber, 
 TESTED = {
     "featurize": {*FEATURIZE, "--plot", "--out"},
     "train": {*TRAIN, "--print-config", "--devices"},
+    "finetune": {*TRAIN, "--print-config", "--devices", "--from"},
     "transcribe": {*LOADS, "--format", "--out", "--recursive", "--skip-existing", "--beam", "--ctc-weight", "--quiet", "--verbose"},
     "score": {
         *LOADS,

@@ -15,12 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from melcli import recipe as recipes
-from melcli.audio import io
 from melcli.errors import ConfigError
 from melcli.models import checkpoint
 from melcli.train import Run, train
+from tests.training.tones import make_tones
 
-WORDS = {"low": 300.0, "mid": 900.0, "high": 2700.0}
 RECIPE = """
 name: tones
 seed: 5
@@ -51,19 +50,6 @@ train:
   average: 2
   log_to: []
 """
-
-
-def make_tones(folder: Path, count: int = 60) -> None:
-    """Recordings of one to four words, each word a tone of its own."""
-    generator = torch.Generator().manual_seed(1)
-    rows = []
-    for number in range(count):
-        names = [list(WORDS)[int(torch.randint(3, (), generator=generator))] for _ in range(1 + number % 4)]
-        time_S = torch.arange(3200) / 16000
-        wave = torch.cat([torch.cat([0.3 * torch.sin(2 * torch.pi * WORDS[name] * time_S), torch.zeros(800)]) for name in names])
-        io.save(folder / f"{number}.wav", wave + 0.001 * torch.randn(len(wave), generator=generator), 16000)
-        rows.append({"audio": f"{number}.wav", "text": " ".join(names), "duration": len(wave) / 16000})
-    (folder / "tones.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,309 @@
+"""Where a training starts: nothing, one of our models, any causal language model of transformers, or Phi-4-multimodal.
+
+One function a kind builds the SpeechLM of the recipe from it and says which tensors were loaded, left behind or are random.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+
+from melcli.audio.mel_spec import preset
+from melcli.errors import CheckpointError, ConfigError
+from melcli.models import causal_lm, chat, checkpoint, lora
+from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN, SpeechLMConfig
+from melcli.models.coverage import Coverage, Patterns, sizes, some
+from melcli.models.speech_input import build_speech_input
+from melcli.models.speech_lm import SpeechLM
+from melcli.recipe import ModelSection, Recipe
+
+Kind = Literal["speech_lm", "phi4mm", "phi4_multimodal", "causal-lm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A model to start from, looked at and not loaded. name: as it was given."""
+
+    name: str
+    folder: Path
+    kind: Kind
+
+
+@dataclass
+class Started:
+    """The model of a recipe, its tokenizer, where its tensors come from, and what else was decided."""
+
+    model: SpeechLM
+    tokenizer: Any
+    coverage: Coverage
+    decided: dict[str, str] = field(default_factory=dict)
+
+
+def identify(name: str, *, offline: bool = False) -> Origin:
+    """What a name, folder or hub id is. Raises CheckpointError where nothing can start from it."""
+    folder = checkpoint.resolve(name, offline=offline, flag="model.init")
+    fields = checkpoint.read_config(folder)
+    kind = fields.get("model_type")
+    if kind in ("speech_lm", "phi4mm", "phi4_multimodal"):
+        return Origin(name, folder, kind)
+    causal_lm.check(folder, fields)
+    return Origin(name, folder, "causal-lm")
+
+
+def tokens_of(prompt: str) -> list[str]:
+    """The special tokens that a prompt is written with."""
+    return re.findall(r"<\|[^|]+\|>", prompt)
+
+
+def from_nothing(recipe: Recipe, tokenizer: Any, alphabet: str | None) -> Started:
+    """A random model of the backbone that the recipe describes. Raises ConfigError."""
+    section = recipe.model
+    if section.prompt == "chat":
+        raise ConfigError("model.prompt chat: a chat template comes with a model; give model.init, or write the prompt out")
+    prompt = chat.PLAIN if section.prompt == "auto" else section.prompt
+    stops = [tokenizer.convert_tokens_to_ids(STOP_TOKEN)]
+    text_config = _text_config(section, len(tokenizer))
+    text_config.bos_token_id = None
+    config = speech_config(recipe, text_config, tokenizer, prompt, stops, alphabet)
+    try:
+        model = SpeechLM(config)
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise ConfigError(f"model.backbone describes no possible model: {(str(error).splitlines() or ['?'])[0][:200]}") from None
+    tensors = _wanted(model)
+    started = Started(model, tokenizer, Coverage(fresh=sizes(tensors, tensors)))
+    if recipe.tune.llm == "lora":
+        _add_lora(started, recipe)
+    return started
+
+
+def start(origin: Origin, recipe: Recipe, alphabet: str | None) -> Started:
+    """The model of a recipe, begun from another. alphabet: the characters of a CTC head that starts anew, None for tokens.
+
+    Raises ConfigError and CheckpointError.
+    """
+    fresh, drop = Patterns(recipe.model.fresh, "model.fresh"), Patterns(recipe.model.drop, "model.drop")
+    if recipe.model.tokenizer.from_:
+        raise ConfigError(f"model.tokenizer.from: a model begun from {origin.name} keeps its tokenizer; leave it out")
+    begin = {"speech_lm": _from_ours, "causal-lm": _from_llm}.get(origin.kind, _from_phi)
+    started = begin(origin, recipe, alphabet, fresh, drop)
+    config = started.model.config
+    if recipe.tune.llm == "lora" and config.lora is None:
+        _add_lora(started, recipe)
+    fresh.check_used([*started.coverage.fresh, *started.coverage.loaded])
+    stops = " ".join(started.tokenizer.convert_ids_to_tokens(config.stop_token_ids))
+    started.decided |= {"prompt": f"{config.prompt!r}, then the transcript, then {stops}"}
+    return started
+
+
+def speech_config(
+    recipe: Recipe, text_config: PretrainedConfig, tokenizer: Any, prompt: str, stops: list[int], alphabet: str | None, attention: str = "causal"
+) -> SpeechLMConfig:
+    """The configuration of a recipe's model around a backbone. attention: that of the model begun from, where the recipe leaves it open."""
+    section = recipe.model
+    text_config.use_cache = True
+    text_config.pad_token_id = tokenizer.pad_token_id
+    text_config.eos_token_id = stops[0] if len(stops) == 1 else stops
+    return SpeechLMConfig(
+        text_config=text_config,
+        speech_input=section.speech_input,
+        mel=preset(recipe.data.mel).model_dump(),
+        speech_attention=section.speech_attention or attention,
+        ctc_weight=section.ctc_weight,
+        ctc_alphabet=alphabet,
+        ctc_rate=section.ctc_rate,
+        ce_weight=section.ce_weight,
+        label_smoothing=section.label_smoothing,
+        prompt=prompt,
+        speech_token_id=tokenizer.convert_tokens_to_ids(SPEECH_TOKEN),
+        stop_token_ids=stops,
+        pad_token_id=tokenizer.pad_token_id,
+        max_seconds=recipe.data.max_seconds,
+    )
+
+
+def _text_config(section: ModelSection, vocabulary: int) -> PretrainedConfig:
+    """The backbone's config that the recipe writes down."""
+    fields = dict(section.backbone or {})
+    kind = fields.pop("model_type", None)
+    try:
+        return AutoConfig.for_model(kind, **{"vocab_size": vocabulary, "tie_word_embeddings": True, **fields})
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"model.backbone: {str(error).splitlines()[0][:200]}") from None
+
+
+# --- the kinds -----------------------------------------------------------------------------------------------------------------------------
+
+
+def _from_llm(origin: Origin, recipe: Recipe, alphabet: str | None, fresh: Patterns, drop: Patterns) -> Started:
+    """A language model of transformers, with a speech input that knows nothing yet."""
+    section = recipe.model
+    if section.backbone is not None:
+        raise ConfigError(f"model.backbone: the language model is that of model.init {origin.name}; leave it out")
+    tokenizer = causal_lm.read_tokenizer(origin.folder)
+    llm, coverage = causal_lm.read_llm(origin.folder, fresh, drop)
+    causal_lm.check_vocabulary(llm.get_input_embeddings().weight.shape[0], tokenizer, origin.name)
+    talks = section.prompt == "chat" or (section.prompt == "auto" and chat.has_template(tokenizer))
+    prompt = _prompt(section, tokenizer, origin.name, chat.plain_prompt(tokenizer), talks)
+    stops = chat.stop_ids(tokenizer, origin.folder, llm.config, talks, origin.name)
+    added = causal_lm.add_tokens(tokenizer, [SPEECH_TOKEN, *tokens_of(prompt), *([] if stops else [STOP_TOKEN])])
+    stops = stops or [tokenizer.convert_tokens_to_ids(STOP_TOKEN)]
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(stops[-1])
+    decided = {"tokens": causal_lm.fit_vocabulary(llm, tokenizer, added)} if added else {}
+    model = _empty(speech_config(recipe, llm.config, tokenizer, prompt, stops, alphabet))
+    model.llm = llm
+    wanted = _wanted(model)
+    random = [name for name in wanted if name in coverage.fresh or not name.startswith("llm.")]
+    _assign(model, _random(model, random))
+    return Started(model, tokenizer, Coverage(coverage.loaded, coverage.left, sizes(wanted, random)), decided)
+
+
+def _from_ours(origin: Origin, recipe: Recipe, alphabet: str | None, fresh: Patterns, drop: Patterns) -> Started:
+    """A model of ours: all tensors by name, but those that `fresh` and `drop` say."""
+    section, theirs = recipe.model, checkpoint.load_config(origin.folder)
+    tokenizer = causal_lm.read_tokenizer(origin.folder)
+    causal_lm.check_vocabulary(theirs.vocab_size, tokenizer, origin.name)
+    prompt = _prompt(section, tokenizer, origin.name, theirs.prompt, section.prompt == "chat")
+    text_config = theirs.text_config if section.backbone is None else _text_config(section, theirs.vocab_size)
+    heard = theirs.ctc_alphabet if theirs.ctc_weight > 0 and not fresh("ctc_head.weight") else alphabet
+    config = speech_config(recipe, text_config, tokenizer, prompt, theirs.stop_token_ids, heard, theirs.speech_attention)
+    model = _empty(config)
+    wanted = _wanted(model)
+    if not all(fresh(name) for name in wanted if name.startswith("speech_input.")) and (gap := config.mel_spec.difference(theirs.mel_spec)):
+        raise ConfigError(f"data.mel: the features differ from those of model.init {origin.name}: {gap}; or model.fresh: [speech_input]")
+    tensors = {name.replace(".base_layer.", "."): tensor for name, tensor in checkpoint.read_tensors(origin.folder).items()}
+    adapters = {name: tensors.pop(name) for name in [*tensors] if lora.is_lora(name)}
+    coverage = _match(origin, wanted, tensors, fresh, drop)
+    _assign(model, {name: tensors[name].float() for name in coverage.loaded} | _random(model, [*coverage.fresh]))
+    started = Started(model, tokenizer, coverage)
+    _take_lora(started, origin, recipe, theirs.lora, adapters, fresh, drop)
+    if added := causal_lm.add_tokens(tokenizer, tokens_of(prompt)):
+        started.decided["tokens"] = causal_lm.fit_vocabulary(model.llm, tokenizer, added)
+        model.config.text_config = model.llm.config
+    for name in ("prompt", "speech_attention"):
+        if (now := getattr(config, name)) != (then := getattr(theirs, name)):
+            started.decided[name.replace("_", " ")] = f"{now!r} where {origin.name} had {then!r}"
+    return started
+
+
+def _from_phi(origin: Origin, recipe: Recipe, alphabet: str | None, fresh: Patterns, drop: Patterns) -> Started:
+    """Phi-4-multimodal in either layout."""
+    raise NotImplementedError
+
+
+# --- their parts ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _prompt(section: ModelSection, tokenizer: Any, name: str, otherwise: str, talks: bool) -> str:
+    """What precedes the transcript: the chat template where the model is talked to, what the recipe says, or else `otherwise`."""
+    if talks:
+        return chat.chat_prompt(tokenizer, section.instruction, name)
+    return otherwise if section.prompt == "auto" else section.prompt
+
+
+def _empty(config: SpeechLMConfig) -> SpeechLM:
+    """The model with no memory behind its parameters; buffers that no checkpoint holds are computed."""
+    try:
+        with init_empty_weights():
+            return SpeechLM(config)
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise ConfigError(f"the recipe describes no possible model: {(str(error).splitlines() or ['?'])[0][:200]}") from None
+
+
+def _wanted(model: SpeechLM) -> dict[str, Tensor]:
+    """The tensors that a model consists of, tied ones once."""
+    tied = set(model._tied_weights_keys or {})
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+
+
+def _match(origin: Origin, wanted: dict[str, Tensor], tensors: dict[str, Tensor], fresh: Patterns, drop: Patterns) -> Coverage:
+    """Which tensors are loaded, which start random and which are left behind. Raises CheckpointError for any that nothing was said of."""
+    dropped = [name for name in tensors if drop(name)]
+    random = [name for name in wanted if fresh(name)]
+    loaded = [name for name in wanted if name in tensors and name not in {*random, *dropped}]
+    if missing := sorted(set(wanted) - set(loaded) - set(random)):
+        first = missing[0].partition(".")[0]
+        raise CheckpointError(f"model.init {origin.name} has no {some(missing)}; to start those at random: model.fresh: [{first}]")
+    if over := sorted(name for name in tensors if name not in wanted and name not in dropped and not fresh(name)):
+        first = over[0].rpartition(".")[0].partition(".")[0] if over[0].count(".") < 2 else ".".join(over[0].split(".")[:2])
+        raise CheckpointError(f"model.init {origin.name} has {some(over)}, for which this model has no place; to leave those: model.drop: [{first}]")
+    if wrong := sorted(name for name in loaded if tensors[name].shape != wanted[name].shape):
+        there, here = ("x".join(map(str, one[wrong[0]].shape)) for one in (tensors, wanted))
+        raise CheckpointError(f"model.init {origin.name} has {some(wrong)} of another shape ({there}, and {here} here)")
+    left = [name for name in tensors if name not in loaded]
+    return Coverage(sizes(tensors, loaded), sizes(tensors, left), sizes(wanted, random))
+
+
+def _random(model: SpeechLM, names: Iterable[str]) -> dict[str, Tensor]:
+    """Tensors as a new model would begin with, only the parts being built that hold them."""
+    config, wanted = model.config, set(names)
+    built: dict[str, Callable[[], nn.Module]] = {
+        "speech_input": lambda: build_speech_input(config.speech_input, config.hidden_size, config.mel_spec.n_mels),
+        "ctc_head": lambda: nn.Linear(config.hidden_size, config.ctc_rate * config.ctc_classes),
+        "llm": lambda: AutoModelForCausalLM.from_config(config.text_config),
+    }
+    tensors: dict[str, Tensor] = {}
+    for part, build in built.items():
+        if any(name.startswith(f"{part}.") for name in wanted):
+            module = build()
+            if part == "ctc_head":
+                model._init_weights(module)
+            tensors |= {name: tensor for key, tensor in module.state_dict().items() if (name := f"{part}.{key}") in wanted}
+    return tensors
+
+
+def _assign(model: SpeechLM, tensors: dict[str, Tensor]) -> None:
+    model.load_state_dict(tensors, strict=False, assign=True)
+    model.tie_weights()
+
+
+def _take_lora(
+    started: Started,
+    origin: Origin,
+    recipe: Recipe,
+    theirs: dict[str, Any] | None,
+    adapters: dict[str, Tensor],
+    fresh: Patterns,
+    drop: Patterns,
+) -> None:
+    """Keep the adapters of a checkpoint, where adapters are to train; leave them behind, where the recipe says so; else merge them."""
+    if not adapters:
+        return
+    left = [name for name in adapters if fresh(name) or drop(name)]
+    if len(left) == len(adapters):
+        started.coverage.left |= sizes(adapters, left)
+        return
+    if left:
+        raise ConfigError(f"model.fresh, model.drop: of the adapters of {origin.name} either all or none; add 'lora_'")
+    keep = recipe.tune.llm == "lora"
+    options = lora_options(recipe)
+    if keep and theirs is not None and (gap := {k: v for k, v in theirs.items() if k in ("rank", "alpha", "targets") and options[k] != v}):
+        said = ", ".join(f"tune.lora.{key}={value}" for key, value in gap.items())
+        raise ConfigError(f"tune.lora: {origin.name} has adapters of its own with {said}; say so too, or start new ones: model.fresh: [lora_]")
+    model = started.model
+    lora.add_lora(model, theirs or options)
+    if problem := lora.mismatch(model, adapters):
+        raise CheckpointError(f"model.init {origin.name} {problem}")
+    model.load_state_dict({name: tensor.float() for name, tensor in adapters.items()}, strict=False)
+    started.coverage.loaded |= sizes(adapters, adapters)
+    if not keep:
+        lora.merge_lora(model)
+        started.decided["LoRA"] = f"that of {origin.name} was added to its weights"
+
+
+def lora_options(recipe: Recipe) -> dict[str, Any]:
+    """The fields of `tune.lora` that say what an adapter is."""
+    return recipe.tune.lora.model_dump(include={"rank", "alpha", "dropout", "targets"})
+
+
+def _add_lora(started: Started, recipe: Recipe) -> None:
+    """New adapters, which change nothing until they are trained."""
+    lora.add_lora(started.model, lora_options(recipe))
+    started.coverage.fresh |= {name: p.numel() for name, p in started.model.named_parameters() if lora.is_lora(name)}
