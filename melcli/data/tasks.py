@@ -50,21 +50,25 @@ class Example:
 
 
 class Encoder:
-    """Turns segments into token ids with a tokenizer, leaving `patches` speech tokens where speech goes."""
+    """Turns segments into token ids with a tokenizer, leaving `patches` speech tokens where speech goes.
+
+    end_ids: what follows every target. speech_id: the speech token, `<|speech|>` of the tokenizer unless given.
+    """
 
     def __init__(
         self,
         tokenizer: Any,
         task: Callable[[Utterance, str], list[Segment]],
         prompt: str,
-        stop_ids: Sequence[int],
+        end_ids: Sequence[int],
         ctc_alphabet: str | None = None,
+        speech_id: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.task = task
         self.prompt = prompt
-        self.stop_ids = list(stop_ids)
-        self.speech_id = tokenizer.convert_tokens_to_ids(SPEECH)
+        self.end_ids = list(end_ids)
+        self.speech_id = tokenizer.convert_tokens_to_ids(SPEECH) if speech_id is None else speech_id
         self.reads_speech = any(segment.kind == "speech" for segment in task(Utterance("", ()), prompt))
         self._conditions: dict[str, list[int]] = {}
         self._classes = None if ctc_alphabet is None else {character: i for i, character in enumerate(ctc_alphabet)}
@@ -88,7 +92,7 @@ class Encoder:
             if segment.kind == "speech":
                 piece, has_speech = [self.speech_id] * patches, True
             elif segment.target:
-                piece = [*text_ids, *self.stop_ids[:1]]
+                piece = [*text_ids, *self.end_ids]
             else:
                 piece = self._condition(segment.text)
             ids += piece

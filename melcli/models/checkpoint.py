@@ -234,8 +234,8 @@ def assign(model: SpeechLM, tensors: dict[str, Tensor], folder: Path, dtype: tor
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise CheckpointError(f"{folder}: the checkpoint {problem} {', '.join(names[:3])}{more}")
-    cast = {name: cast(name, tensor, dtype).to(device) for name, tensor in tensors.items()}
-    model.load_state_dict(cast, strict=False, assign=True)
+    ready = {name: cast(name, tensor, dtype).to(device) for name, tensor in tensors.items()}
+    model.load_state_dict(ready, strict=False, assign=True)
     model.tie_weights()
     model.to(device)
 

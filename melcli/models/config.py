@@ -25,7 +25,8 @@ class SpeechLMConfig(PretrainedConfig):
     ctc_alphabet: the characters the CTC head tells apart, one class each; None for the tokenizer's own tokens.
     ctc_rate: CTC frames that each speech position gives.
     prompt: text before the transcript; `<|speech|>` in it is where the audio goes.
-    speech_token_id, stop_token_ids, pad_token_id: ids in the tokenizer.
+    speech_token_id, pad_token_id: ids in the tokenizer; the first holds the place of speech and need not be called `<|speech|>` there.
+    stop_token_ids: those that end a transcript. end_token_ids: what is learnt to follow one, the first of them unless given.
     lora: rank, alpha, dropout and targets of live low-rank adapters in the backbone, see `melcli.models.lora`; None for none.
     """
 
@@ -46,6 +47,7 @@ class SpeechLMConfig(PretrainedConfig):
         prompt: str = SPEECH_TOKEN,
         speech_token_id: int = 0,
         stop_token_ids: list[int] | None = None,
+        end_token_ids: list[int] | None = None,
         pad_token_id: int = 0,
         max_seconds: float = 30.0,
         lora: dict[str, Any] | None = None,
@@ -66,6 +68,7 @@ class SpeechLMConfig(PretrainedConfig):
         self.prompt = prompt
         self.speech_token_id = speech_token_id
         self.stop_token_ids = stop_token_ids or []
+        self.end_token_ids = end_token_ids or self.stop_token_ids[:1]
         self.max_seconds = max_seconds
         self.lora = lora
         kwargs.setdefault("tie_word_embeddings", getattr(self.text_config, "tie_word_embeddings", False))

@@ -65,31 +65,38 @@ class Patterns:
 
 @dataclass
 class Coverage:
-    """Names and sizes of what was loaded into a model, what of the file was left behind, and what starts random."""
+    """Names and sizes of what was loaded into a model, what of the file was left behind, and what starts random.
+
+    groups: what tensors are part of that their names do not say.
+    """
 
     loaded: dict[str, int] = field(default_factory=dict)
     left: dict[str, int] = field(default_factory=dict)
     fresh: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
 
     def said(self, origin: str) -> dict[str, str]:
         """For the list of decisions. origin: what was loaded from."""
         lines = {"start": f"{origin}: {len(self.loaded)} tensors, {millions(sum(self.loaded.values()))} parameters loaded"}
         if self.left:
-            lines["left behind"] = _by_group(self.left)
-        lines["random"] = _by_group(self.fresh) if self.fresh else "nothing"
+            lines["left behind"] = self._by_group(self.left)
+        lines["random"] = self._by_group(self.fresh) if self.fresh else "nothing"
         return lines
+
+    def totals(self, tensors: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+        """Tensors and parameters by group, of `loaded`, `left` or `fresh`."""
+        found: dict[str, list[int]] = {}
+        for name, size in tensors.items():
+            found.setdefault(self.groups.get(name) or group_of(name), []).append(size)
+        return {group: (len(each), sum(each)) for group, each in found.items()}
+
+    def _by_group(self, tensors: Mapping[str, int]) -> str:
+        return "; ".join(f"{group}: {count} tensors, {millions(total)}" for group, (count, total) in self.totals(tensors).items())
 
 
 def millions(count: int) -> str:
     """A number of parameters in words."""
     return f"{count / 1e6:,.1f} M" if count >= 5e5 else f"{count:,}"
-
-
-def _by_group(sizes: Mapping[str, int]) -> str:
-    groups: dict[str, list[int]] = {}
-    for name, size in sizes.items():
-        groups.setdefault(group_of(name), []).append(size)
-    return "; ".join(f"{group}: {len(found)} tensors, {millions(sum(found))}" for group, found in groups.items())
 
 
 def sizes(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, int]:

@@ -23,7 +23,8 @@ from melcli.models.draft import ctc_greedy
 class SpeechLMProcessor(ProcessorMixin):
     """Tokenizer, mel and prompt of one model.
 
-    mel: fields of the MelSpec. stride: frames (or samples, where reads is `wave`) in one speech position. prompt: see SpeechLMConfig.
+    mel: fields of the MelSpec. stride: frames (or samples, where reads is `wave`) in one speech position.
+    prompt, stop_token_ids, end_token_ids, speech_token_id: see SpeechLMConfig.
     """
 
     attributes = ["tokenizer"]
@@ -38,6 +39,8 @@ class SpeechLMProcessor(ProcessorMixin):
         prompt: str = SPEECH_TOKEN,
         stop_token_ids: Sequence[int] = (),
         ctc_alphabet: str | None = None,
+        end_token_ids: Sequence[int] = (),
+        speech_token_id: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(tokenizer, **kwargs)
@@ -47,12 +50,15 @@ class SpeechLMProcessor(ProcessorMixin):
         self.prompt = prompt
         self.stop_token_ids = list(stop_token_ids)
         self.ctc_alphabet = ctc_alphabet
+        self.end_token_ids = list(end_token_ids) or self.stop_token_ids[:1]
+        self.speech_token_id = speech_token_id
         self._spelt: dict[tuple[int, bool], Sequence[int]] = {}
 
     @classmethod
     def of(cls, config: SpeechLMConfig, tokenizer: Any, stride: int, reads: str) -> SpeechLMProcessor:
         """The processor that belongs to a model."""
-        return cls(tokenizer, config.mel, stride, reads, config.prompt, config.stop_token_ids, config.ctc_alphabet)
+        ids = {name: getattr(config, name) for name in ("stop_token_ids", "end_token_ids", "speech_token_id")}
+        return cls(tokenizer, config.mel, stride, reads, config.prompt, ctc_alphabet=config.ctc_alphabet, **ids)
 
     @property
     def spec(self) -> MelSpec:
@@ -77,13 +83,14 @@ class SpeechLMProcessor(ProcessorMixin):
         """Encodes training examples and prompts of a task."""
         from melcli import registry
 
-        return tasks.Encoder(self.tokenizer, registry.get("task", task).load(), self.prompt, self.stop_token_ids, self.ctc_alphabet)
+        build = registry.get("task", task).load()
+        return tasks.Encoder(self.tokenizer, build, self.prompt, self.end_token_ids, self.ctc_alphabet, self.speech_token_id)
 
     def prompts(self, frames: Sequence[int]) -> list[list[int]]:
         """Token ids of the ASR prompt for utterances of so many frames, without a transcript."""
         encoder = self.encoder()
         blank = Utterance("", ())
-        return [encoder(blank, self.patches(n), []).input_ids[: -len(self.stop_token_ids[:1]) or None] for n in frames]
+        return [encoder(blank, self.patches(n), []).input_ids[: -len(self.end_token_ids) or None] for n in frames]
 
     def __call__(self, audio: Sequence[Tensor], **kwargs: Any) -> dict[str, Tensor]:
         """Left-padded inputs of `SpeechLM.generate`: input_ids and attention_mask [U, L], speech [F, M], speech_lengths [U]."""
