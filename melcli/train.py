@@ -77,9 +77,9 @@ class Run:
         self.out = out
         self.offline = offline
         t = recipe.train
-        self.data = setup.training_data(recipe.data, setup.reads_of(recipe.model), offline)
+        self.data = setup.training_data(recipe.data, setup.reads_of(recipe.model, recipe.data.mel, offline), offline)
         self.tokenizer = self._tokenizer(resuming)
-        self.model, self.processor = setup.build_model(recipe, self.tokenizer, self.data)
+        self.model, self.processor = setup.build_model(recipe, self.tokenizer, self.data, offline)
         by_task = {task: self.processor.encoder(task) for task in set(self.data.tasks)}
         self.encoders = [by_task[task] for task in self.data.tasks]
         utterances = self.data.features.utterances

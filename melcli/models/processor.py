@@ -18,12 +18,15 @@ from melcli.data import tasks
 from melcli.data.utterance import Utterance
 from melcli.models.config import SPEECH_TOKEN, SpeechLMConfig
 from melcli.models.draft import ctc_greedy
+from melcli.models.speech_input import SpeechInput
+from melcli.models.subsampling import Chain, Subsampling
 
 
 class SpeechLMProcessor(ProcessorMixin):
     """Tokenizer, mel and prompt of one model.
 
-    mel: fields of the MelSpec. stride: frames (or samples, where reads is `wave`) in one speech position. prompt: see SpeechLMConfig.
+    mel: fields of the MelSpec. stride: frames (or samples, where reads is `wave`) in one speech position. chains: see `Subsampling`, where it is
+    more than ceil(frames / stride). prompt: see SpeechLMConfig.
     """
 
     attributes = ["tokenizer"]
@@ -38,6 +41,7 @@ class SpeechLMProcessor(ProcessorMixin):
         prompt: str = SPEECH_TOKEN,
         stop_token_ids: Sequence[int] = (),
         ctc_alphabet: str | None = None,
+        chains: Sequence[Chain] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(tokenizer, **kwargs)
@@ -47,19 +51,22 @@ class SpeechLMProcessor(ProcessorMixin):
         self.prompt = prompt
         self.stop_token_ids = list(stop_token_ids)
         self.ctc_alphabet = ctc_alphabet
+        self.chains = chains
         self._spelt: dict[tuple[int, bool], Sequence[int]] = {}
 
     @classmethod
-    def of(cls, config: SpeechLMConfig, tokenizer: Any, stride: int, reads: str) -> SpeechLMProcessor:
+    def of(cls, config: SpeechLMConfig, tokenizer: Any, speech_input: SpeechInput) -> SpeechLMProcessor:
         """The processor that belongs to a model."""
-        return cls(tokenizer, config.mel, stride, reads, config.prompt, config.stop_token_ids, config.ctc_alphabet)
+        stride, chains = speech_input.stride, speech_input.subsampling.chains
+        given = None if chains == Subsampling.of_stride(stride).chains else [[list(step) for step in chain] for chain in chains]
+        return cls(tokenizer, config.mel, stride, speech_input.reads, config.prompt, config.stop_token_ids, config.ctc_alphabet, given)
 
     @property
     def spec(self) -> MelSpec:
         return MelSpec.model_validate(self.mel)
 
     def features(self, waves: Sequence[Tensor]) -> list[Tensor]:
-        """mel_TM (or samples [S, 1] for `raw-frame`) of each waveform at the spec's rate; shorter than a window is filled with zeros."""
+        """mel_TM (or samples [S, 1]) of each waveform at the spec's rate; shorter than a window is filled with zeros."""
         spec = self.spec
         waves = [torch.nn.functional.pad(w, (0, spec.span - len(w))) if len(w) < spec.span else w for w in waves]
         return [w[:, None] for w in waves] if self.reads == "wave" else log_mel_many(spec, waves)
@@ -71,7 +78,7 @@ class SpeechLMProcessor(ProcessorMixin):
 
     def patches(self, frames: int) -> int:
         """Speech positions of so many frames."""
-        return -(-frames // self.stride)
+        return (Subsampling(self.chains) if self.chains else Subsampling.of_stride(self.stride)).positions(frames)
 
     def encoder(self, task: str = "asr") -> tasks.Encoder:
         """Encodes training examples and prompts of a task."""

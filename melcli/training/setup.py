@@ -24,7 +24,7 @@ from melcli.models import checkpoint
 from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN, SpeechLMConfig
 from melcli.models.normalise import GlobalNorm
 from melcli.models.processor import SpeechLMProcessor
-from melcli.models.speech_input import build_speech_input
+from melcli.models.speech_input import build_speech_input, settle_speech_input, speech_input_class
 from melcli.models.speech_lm import SpeechLM
 from melcli.models.tokenizer import train_tokenizer
 from melcli.recipe import DataSection, ModelSection, Recipe, Source
@@ -83,7 +83,7 @@ def training_data(data: DataSection, reads: str, offline: bool = False) -> Train
         task = entry.task or data.task
         shards = _shards(source, spec)
         if shards is not None and reads == "wave":
-            raise ConfigError(f"data.train: {entry.source} holds mel features, and model.speech_input raw-frame reads waveforms")
+            raise ConfigError(f"data.train: {entry.source} holds mel features, and model.speech_input reads waveforms")
         utterances = shards.utterances if shards else read_source(source, root=root, offline=offline)
         texts = [clean(u.text) if u.text else "" for u in utterances]
         kept = []
@@ -106,7 +106,7 @@ def training_data(data: DataSection, reads: str, offline: bool = False) -> Train
         repeats += [entry.repeat] * len(kept)
     spec_augment = _options(SpecAugment, data.spec_augment, "data.spec_augment")
     if reads == "wave" and spec_augment:
-        raise ConfigError("data.spec_augment masks mel features, and model.speech_input raw-frame reads waveforms: leave it out")
+        raise ConfigError("data.spec_augment masks mel features, and model.speech_input reads waveforms: leave it out")
     joined = Joined(sources, spec_augment)
     if not joined.utterances:
         raise ConfigError("data.train holds no utterance that can be trained on; see data.min_seconds and data.max_seconds")
@@ -169,7 +169,7 @@ def build_tokenizer(model: ModelSection, texts: Sequence[str]) -> object:
     return tokenizer
 
 
-def build_model(recipe: Recipe, tokenizer: object, data: TrainingData | None) -> tuple[SpeechLM, SpeechLMProcessor]:
+def build_model(recipe: Recipe, tokenizer: object, data: TrainingData | None, offline: bool = False) -> tuple[SpeechLM, SpeechLMProcessor]:
     """A model as the recipe describes it, its backbone random or loaded, its statistics measured where it keeps any."""
     section = recipe.model
     torch.manual_seed(recipe.seed)
@@ -191,7 +191,7 @@ def build_model(recipe: Recipe, tokenizer: object, data: TrainingData | None) ->
     text_config.bos_token_id = None
     config = SpeechLMConfig(
         text_config=text_config,
-        speech_input=section.speech_input,
+        speech_input=settle_speech_input(section.speech_input, offline),
         mel=preset(recipe.data.mel).model_dump(),
         speech_attention=section.speech_attention,
         ctc_weight=section.ctc_weight,
@@ -219,9 +219,13 @@ def build_model(recipe: Recipe, tokenizer: object, data: TrainingData | None) ->
         folder = checkpoint.resolve(section.init)
         _compare(config, checkpoint.load_config(folder), section.init)
         checkpoint.assign(model, checkpoint.read_tensors(folder), folder, torch.float32, "cpu")
-    elif data is not None and isinstance(model.speech_input.normalise if hasattr(model.speech_input, "normalise") else None, GlobalNorm):
-        model.speech_input.normalise.set(*statistics(data.features))
-    return model, SpeechLMProcessor.of(config, tokenizer, model.speech_input.stride, model.speech_input.reads)
+    else:
+        model.speech_input.load_pretrained(speech_input_class(section.speech_input)[1], offline)
+        if norms := [module for module in model.speech_input.modules() if isinstance(module, GlobalNorm)] if data is not None else []:
+            measured = statistics(data.features)
+            for norm in norms:
+                norm.set(*measured)
+    return model, SpeechLMProcessor.of(config, tokenizer, model.speech_input)
 
 
 def _compare(ours: SpeechLMConfig, theirs: SpeechLMConfig, init: str) -> None:
@@ -259,7 +263,10 @@ def statistics(features: Joined) -> tuple[torch.Tensor, torch.Tensor]:
     return mel_FM.mean(0).float(), mel_FM.std(0).float()
 
 
-def reads_of(model: ModelSection) -> str:
-    """What the recipe's speech input takes, `mel` or `wave`, without building it at full size."""
+def reads_of(model: ModelSection, mel: str, offline: bool = False) -> str:
+    """What the recipe's speech input takes, `mel` or `wave`, found without giving it memory. Raises ConfigError where it cannot read this mel."""
+    spec = preset(mel)
     with torch.device("meta"):
-        return build_speech_input(model.speech_input, 8, 8).reads
+        speech_input = build_speech_input(settle_speech_input(model.speech_input, offline), 8, spec.n_mels)
+    speech_input.bind(spec)
+    return speech_input.reads
