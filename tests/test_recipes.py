@@ -26,7 +26,7 @@ SMALL = [
 
 
 def test_every_recipe_is_tried_here():
-    assert set(registry.names("recipe")) == {"digits", "tiny-en", "librispeech"}
+    assert set(registry.names("recipe")) == {"digits", "tiny-en", "librispeech", "counterpart"}
 
 
 @pytest.mark.parametrize("name", registry.names("recipe"))
@@ -67,7 +67,15 @@ SOURCES = {
 }
 
 
-def test_librispeech_with_a_checkpoint_of_its_backbones_family(tmp_path):
+def test_the_counterpart_differs_in_its_speech_input_alone():
+    free, counterpart = (recipes.load(name).model_dump() for name in ("librispeech", "counterpart"))
+    front, encoder = free["model"].pop("speech_input"), counterpart["model"].pop("speech_input")
+    assert {**front, "kind": "phi4mm-encoder"}.items() <= encoder.items()
+    assert [key for key in free if free[key] != counterpart[key]] == ["name", "summary"]
+
+
+@pytest.mark.parametrize(("name", "smaller"), [("librispeech", []), ("counterpart", ["blocks=2", "heads=2", "ffn=24"])])
+def test_librispeech_with_a_checkpoint_of_its_backbones_family(name, smaller, tmp_path):
     """The recipe's own path: a backbone and a tokenizer loaded by name, here a random Qwen3 of width 32 in a folder."""
     generator = torch.Generator().manual_seed(2)
     for subset, count in (("train-clean-100", 6), ("dev-clean", 2), ("dev-other", 2)):
@@ -95,7 +103,8 @@ def test_librispeech_with_a_checkpoint_of_its_backbones_family(tmp_path):
         f"model.backbone={tmp_path / 'qwen'}",
         "model.speech_input.channels=8",
         "model.speech_input.hidden=16",
+        *(f"model.speech_input.{setting}" for setting in smaller),
     ]
-    result = train(recipes.load("librispeech", [*overrides, "train.epochs=null", *SMALL]), tmp_path / "run")
+    result = train(recipes.load(name, [*overrides, "train.epochs=null", *SMALL]), tmp_path / "run")
     assert result is not None
     assert set(result.rates) == {"librispeech:dev-clean", "librispeech:dev-other"}
