@@ -75,6 +75,9 @@ def _set(name: str, summary: str) -> Entry:
 BUILT_IN = (
     Entry("speech-input", "mel-patch", "melcli.models.speech_input:MelPatch", "stack r mel frames, one linear layer"),
     Entry("speech-input", "mel-conv", "melcli.models.speech_input:MelConv", "Phi-4-MM's 8x convolutional stack and projection, without its encoder"),
+    Entry("speech-input", "phi4mm-encoder", "melcli.models.conformer:MelConformer", "mel-conv with Phi-4-MM's conformer before the projection"),
+    Entry("speech-input", "encoder", "melcli.models.encoder:Encoder", "an audio encoder of transformers (Whisper, HuBERT, ...) and an MLP"),
+    Entry("speech-input", "fusion", "melcli.models.fusion:Fusion", "two or more speech inputs, concatenated or added"),
     Entry("speech-input", "raw-frame", "melcli.models.speech_input:RawFrame", "40 ms of waveform, RMS-normalised, one linear layer (Gemma 4 style)"),
     _mel("phi4mm", "Phi-4-multimodal: 16 kHz, 80 bins, 100 frames/s, pre-emphasis, natural log"),
     _mel("whisper-80", "Whisper up to large-v2: 16 kHz, 80 bins, 100 frames/s"),

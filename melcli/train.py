@@ -77,7 +77,7 @@ class Run:
         self.out = out
         self.offline = offline
         t = recipe.train
-        self.data = setup.training_data(recipe.data, setup.reads_of(recipe.model), offline)
+        self.data = setup.training_data(recipe.data, setup.reads_of(recipe.model, recipe.data.mel, offline), offline)
         self.started, self.processor = setup.build_model(recipe, self.data, self._tokenizer(resuming), offline)
         self.model, self.tokenizer = self.started.model, self.started.tokenizer
         self.groups = tune.choose(self.model, recipe.tune)

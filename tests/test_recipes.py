@@ -25,7 +25,7 @@ SMALL = [
 
 
 def test_every_recipe_is_tried_here():
-    assert set(registry.names("recipe")) == {"digits", "tiny-en", "librispeech", "finetune"}
+    assert set(registry.names("recipe")) == {"digits", "tiny-en", "librispeech", "finetune", "counterpart"}
 
 
 @pytest.mark.parametrize("name", registry.names("recipe"))
@@ -66,6 +66,13 @@ SOURCES = {
 }
 
 
+def test_the_counterpart_differs_in_its_speech_input_alone():
+    free, counterpart = (recipes.load(name).model_dump() for name in ("librispeech", "counterpart"))
+    front, encoder = free["model"].pop("speech_input"), counterpart["model"].pop("speech_input")
+    assert {**front, "kind": "phi4mm-encoder"}.items() <= encoder.items()
+    assert [key for key in free if free[key] != counterpart[key]] == ["name", "summary"]
+
+
 def make_librispeech(root: Path) -> None:
     """A few recordings of noise in LibriSpeech's layout."""
     generator = torch.Generator().manual_seed(2)
@@ -79,12 +86,13 @@ def make_librispeech(root: Path) -> None:
         (chapter / "19-198.trans.txt").write_text("\n".join(lines) + "\n")
 
 
-@pytest.mark.parametrize("name", ["librispeech", "finetune"])
-def test_recipes_that_start_from_a_language_model_by_name(name, tmp_path):
+@pytest.mark.parametrize(("name", "smaller"), [("librispeech", []), ("finetune", []), ("counterpart", ["blocks=2", "heads=2", "ffn=24"])])
+def test_recipes_that_start_from_a_language_model_by_name(name, smaller, tmp_path):
     """Their own path, the model being a small one in a folder, of the family that the recipe names."""
     make_librispeech(tmp_path / "data")
-    llm = {"librispeech": qwen3, "finetune": smollm2}[name](tmp_path / "llm")
+    llm = {"finetune": smollm2}.get(name, qwen3)(tmp_path / "llm")
     overrides = [f"data.root={tmp_path / 'data'}", f"model.init={llm}", "model.speech_input.channels=8", "model.speech_input.hidden=16"]
+    overrides += [f"model.speech_input.{setting}" for setting in smaller]
     result = train(recipes.load(name, [*overrides, "train.epochs=null", *SMALL]), tmp_path / "run")
     assert result is not None
     assert all(rate.startswith("librispeech:dev-clean") or rate == "librispeech:dev-other" for rate in result.rates)

@@ -148,7 +148,7 @@ def load_phi4mm(
     checkpoint.assign(model, wrapped(phi.tensors), folder, dtype, device)
     if merge:
         lora.merge_lora(model)
-    return model.eval(), SpeechLMProcessor.of(phi.config, phi.tokenizer, model.speech_input.stride, model.speech_input.reads), phi.coverage
+    return model.eval(), SpeechLMProcessor.of(phi.config, phi.tokenizer, model.speech_input), phi.coverage
 
 
 def wrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -18,13 +18,15 @@ from melcli.data import tasks
 from melcli.data.utterance import Utterance
 from melcli.models.config import SPEECH_TOKEN, SpeechLMConfig
 from melcli.models.draft import ctc_greedy
+from melcli.models.speech_input import SpeechInput
+from melcli.models.subsampling import Chain, Subsampling
 
 
 class SpeechLMProcessor(ProcessorMixin):
     """Tokenizer, mel and prompt of one model.
 
-    mel: fields of the MelSpec. stride: frames (or samples, where reads is `wave`) in one speech position.
-    prompt, stop_token_ids, end_token_ids, speech_token_id: see SpeechLMConfig.
+    mel: fields of the MelSpec. stride: frames (or samples, where reads is `wave`) in one speech position. chains: see `Subsampling`, where it is
+    more than ceil(frames / stride). prompt, stop_token_ids, end_token_ids, speech_token_id: see SpeechLMConfig.
     """
 
     attributes = ["tokenizer"]
@@ -41,6 +43,7 @@ class SpeechLMProcessor(ProcessorMixin):
         ctc_alphabet: str | None = None,
         end_token_ids: Sequence[int] = (),
         speech_token_id: int | None = None,
+        chains: Sequence[Chain] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(tokenizer, **kwargs)
@@ -52,20 +55,23 @@ class SpeechLMProcessor(ProcessorMixin):
         self.ctc_alphabet = ctc_alphabet
         self.end_token_ids = list(end_token_ids) or self.stop_token_ids[:1]
         self.speech_token_id = speech_token_id
+        self.chains = chains
         self._spelt: dict[tuple[int, bool], Sequence[int]] = {}
 
     @classmethod
-    def of(cls, config: SpeechLMConfig, tokenizer: Any, stride: int, reads: str) -> SpeechLMProcessor:
+    def of(cls, config: SpeechLMConfig, tokenizer: Any, speech_input: SpeechInput) -> SpeechLMProcessor:
         """The processor that belongs to a model."""
+        stride, chains = speech_input.stride, speech_input.subsampling.chains
+        given = None if chains == Subsampling.of_stride(stride).chains else [[list(step) for step in chain] for chain in chains]
         ids = {name: getattr(config, name) for name in ("stop_token_ids", "end_token_ids", "speech_token_id")}
-        return cls(tokenizer, config.mel, stride, reads, config.prompt, ctc_alphabet=config.ctc_alphabet, **ids)
+        return cls(tokenizer, config.mel, stride, speech_input.reads, config.prompt, ctc_alphabet=config.ctc_alphabet, chains=given, **ids)
 
     @property
     def spec(self) -> MelSpec:
         return MelSpec.model_validate(self.mel)
 
     def features(self, waves: Sequence[Tensor]) -> list[Tensor]:
-        """mel_TM (or samples [S, 1] for `raw-frame`) of each waveform at the spec's rate; shorter than a window is filled with zeros."""
+        """mel_TM (or samples [S, 1]) of each waveform at the spec's rate; shorter than a window is filled with zeros."""
         spec = self.spec
         waves = [torch.nn.functional.pad(w, (0, spec.span - len(w))) if len(w) < spec.span else w for w in waves]
         return [w[:, None] for w in waves] if self.reads == "wave" else log_mel_many(spec, waves)
@@ -77,7 +83,7 @@ class SpeechLMProcessor(ProcessorMixin):
 
     def patches(self, frames: int) -> int:
         """Speech positions of so many frames."""
-        return -(-frames // self.stride)
+        return (Subsampling(self.chains) if self.chains else Subsampling.of_stride(self.stride)).positions(frames)
 
     def encoder(self, task: str = "asr") -> tasks.Encoder:
         """Encodes training examples and prompts of a task."""

@@ -37,7 +37,7 @@ class Rows:
         )
         self.logits_BV = self._allowed(out.logits)[:, -1]
         self.ctc_logits = out.ctc_logits
-        self.patches_U = None if lengths_U is None else -(-lengths_U // model.speech_input.stride)
+        self.patches_U = None if lengths_U is None else model.speech_input.subsampling.positions(lengths_U)
         self.prompt_length = valid_BL.shape[1]
         self.next_B = valid_BL.sum(1)
         self.valid_BK = valid_BL.bool()

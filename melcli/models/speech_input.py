@@ -1,7 +1,8 @@
 """Speech inputs: what turns features of speech into vectors the language model reads.
 
 All inputs read *packed* features: the utterances of a batch laid end to end along time, without padding, and the length of each.
-Shapes: F frames of all utterances, M mel bins, U utterances, P patches (speech positions) of all utterances, D model width, S samples.
+Shapes: F frames of all utterances, M mel bins, U utterances, P patches (speech positions) of all utterances, H width of the subsampled
+features, D model width, S samples.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from melcli.audio.mel_spec import MelSpec
 from melcli.errors import ConfigError, nearest
 from melcli.models.normalise import build_normaliser
+from melcli.models.subsampling import Subsampling
 
 
 def _frame_index(lengths_U: Tensor, slots_U: Tensor) -> Tensor:
@@ -35,16 +38,32 @@ def respace(x_FM: Tensor, lengths_U: Tensor, slots_U: Tensor) -> Tensor:
 class SpeechInput(nn.Module):
     """Base of all speech inputs.
 
-    `stride` frames become one patch; an utterance of n frames has ceil(n / stride) patches.
+    reads: `mel` frames, or samples of the waveform (`wave`). stride: frames (or samples) from one patch to the next.
     forward(features, lengths_U) -> x_PD, patches_U.
     """
 
     stride: int
     reads: str = "mel"
 
+    @property
+    def subsampling(self) -> Subsampling:
+        """How many patches there are: ceil(frames / stride) unless a class says otherwise."""
+        return Subsampling.of_stride(self.stride)
+
     def patches(self, frames: int) -> int:
-        """Speech positions of an utterance of so many frames (samples for `raw-frame`)."""
-        return -(-frames // self.stride)
+        """Speech positions of an utterance of so many frames (or samples)."""
+        return self.subsampling.positions(frames)
+
+    @classmethod
+    def settle(cls, options: dict[str, Any], offline: bool = False) -> dict[str, Any]:
+        """A recipe's options (without `kind`) as a checkpoint keeps them, with what a name stands for looked up. Raises ConfigError."""
+        return options
+
+    def load_pretrained(self, options: dict[str, Any], offline: bool = False) -> None:
+        """Take the weights that a recipe's options (without `kind`) name. Raises ConfigError."""
+
+    def bind(self, spec: MelSpec) -> None:
+        """Told the mel that features are made with, or whose rate waveforms have. Raises ConfigError where they cannot be read."""
 
 
 class MelPatch(SpeechInput):
@@ -142,7 +161,12 @@ class MelConv(SpeechInput):
             x = F.relu(x) * self._valid(frames_U, slots_U, factor).to(x.dtype)[None, None, :, None]
         keep = _frame_index(patches_U, slots_U // self.stride)
         flat = x[0].permute(1, 0, 2)[keep].reshape(len(keep), -1)
-        return self.down_proj_for_speech(F.gelu(self.up_proj_for_speech(self.out(flat)))), patches_U
+        x_PH = self.encode(self.out(flat), patches_U)
+        return self.down_proj_for_speech(F.gelu(self.up_proj_for_speech(x_PH))), patches_U
+
+    def encode(self, x_PH: Tensor, patches_U: Tensor) -> Tensor:
+        """What lies between the convolutions and the projector: nothing here, blocks of an encoder in `phi4mm-encoder`."""
+        return x_PH
 
     @staticmethod
     def _valid(frames_U: Tensor, slots_U: Tensor, factor: int) -> Tensor:
@@ -173,8 +197,8 @@ class RawFrame(SpeechInput):
         return self.proj(frames.to(self.proj.weight.dtype)), patches_U
 
 
-def build_speech_input(options: dict[str, Any], width: int, n_mels: int) -> SpeechInput:
-    """The speech input that `options` names (`kind` and its own fields), for a model of this width. Raises ConfigError."""
+def speech_input_class(options: dict[str, Any]) -> tuple[type[SpeechInput], dict[str, Any]]:
+    """The class that `options` names by `kind`, and its own fields. Raises ConfigError."""
     import inspect
 
     from melcli import registry
@@ -188,4 +212,16 @@ def build_speech_input(options: dict[str, Any], width: int, n_mels: int) -> Spee
     for name in fields:
         if name not in valid:
             raise ConfigError(f"model.speech_input.{name} is unknown for {kind}; valid: {', '.join(valid)}.{nearest(name, valid)}")
+    return cls, fields
+
+
+def build_speech_input(options: dict[str, Any], width: int, n_mels: int) -> SpeechInput:
+    """The speech input that `options` names (`kind` and its own fields), for a model of this width. Raises ConfigError."""
+    cls, fields = speech_input_class(options)
     return cls(width, n_mels, **fields)
+
+
+def settle_speech_input(options: dict[str, Any], offline: bool = False) -> dict[str, Any]:
+    """A recipe's options as a checkpoint keeps them: see `SpeechInput.settle`. Raises ConfigError."""
+    cls, fields = speech_input_class(options)
+    return {"kind": options["kind"], **cls.settle(fields, offline)}

@@ -50,6 +50,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         self.llm = AutoModelForCausalLM.from_config(config.text_config, attn_implementation=attention)
         n_mels = config.mel_spec.n_mels
         self.speech_input: SpeechInput = build_speech_input(config.speech_input, config.hidden_size, n_mels)
+        self.speech_input.bind(config.mel_spec)
         self.ctc_head = nn.Linear(config.hidden_size, config.ctc_rate * config.ctc_classes) if config.ctc_weight > 0 else None
         tied = getattr(self.llm, "_tied_weights_keys", None) if config.text_config.tie_word_embeddings else None
         self._tied_weights_keys = {f"llm.{key}": f"llm.{source}" for key, source in (tied or {}).items()}

@@ -25,7 +25,7 @@ from melcli.models.chat import PLAIN
 from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN
 from melcli.models.normalise import GlobalNorm
 from melcli.models.processor import SpeechLMProcessor
-from melcli.models.speech_input import build_speech_input
+from melcli.models.speech_input import build_speech_input, settle_speech_input, speech_input_class
 from melcli.models.start import Started, from_nothing, identify, start, tokens_of
 from melcli.models.tokenizer import train_tokenizer
 from melcli.recipe import DataSection, ModelSection, Recipe, Source
@@ -84,7 +84,7 @@ def training_data(data: DataSection, reads: str, offline: bool = False) -> Train
         task = entry.task or data.task
         shards = _shards(source, spec)
         if shards is not None and reads == "wave":
-            raise ConfigError(f"data.train: {entry.source} holds mel features, and model.speech_input raw-frame reads waveforms")
+            raise ConfigError(f"data.train: {entry.source} holds mel features, and model.speech_input reads waveforms")
         utterances = shards.utterances if shards else read_source(source, root=root, offline=offline)
         texts = [clean(u.text) if u.text else "" for u in utterances]
         kept = []
@@ -107,7 +107,7 @@ def training_data(data: DataSection, reads: str, offline: bool = False) -> Train
         repeats += [entry.repeat] * len(kept)
     spec_augment = _options(SpecAugment, data.spec_augment, "data.spec_augment")
     if reads == "wave" and spec_augment:
-        raise ConfigError("data.spec_augment masks mel features, and model.speech_input raw-frame reads waveforms: leave it out")
+        raise ConfigError("data.spec_augment masks mel features, and model.speech_input reads waveforms: leave it out")
     joined = Joined(sources, spec_augment)
     if not joined.utterances:
         raise ConfigError("data.train holds no utterance that can be trained on; see data.min_seconds and data.max_seconds")
@@ -173,7 +173,9 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
 
     tokenizer: of a run from scratch that is resumed, so that it cannot get another.
     """
-    section = recipe.model
+    front = recipe.model.speech_input
+    section = recipe.model.model_copy(update={"speech_input": settle_speech_input(front, offline)})
+    recipe = recipe.model_copy(update={"model": section})
     letters = alphabet(data) if section.ctc_units == "characters" else None
     if section.init is None:
         tokenizer = tokenizer or build_tokenizer(section, [u.text or "" for u in data.features.utterances])
@@ -182,12 +184,16 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
     else:
         torch.manual_seed(recipe.seed)
         started = start(identify(section.init, offline=offline), recipe, letters)
-    model = started.model
+    model, fresh = started.model, started.coverage.fresh
     model.generation_config.num_beams = section.beam
-    normalise = getattr(model.speech_input, "normalise", None)
-    if isinstance(normalise, GlobalNorm) and any(name.startswith("speech_input.normalise.") for name in started.coverage.fresh):
-        normalise.set(*statistics(data.features))
-    return started, SpeechLMProcessor.of(model.config, started.tokenizer, model.speech_input.stride, model.speech_input.reads)
+    if all(f"speech_input.{name}" in fresh for name in model.speech_input.state_dict()):
+        model.speech_input.load_pretrained(speech_input_class(front)[1], offline)
+    norms = [module for name, module in model.named_modules() if isinstance(module, GlobalNorm) and any(key.startswith(f"{name}.") for key in fresh)]
+    if norms:
+        measured = statistics(data.features)
+        for norm in norms:
+            norm.set(*measured)
+    return started, SpeechLMProcessor.of(model.config, started.tokenizer, model.speech_input)
 
 
 def alphabet(data: TrainingData) -> str:
@@ -210,7 +216,10 @@ def statistics(features: Joined) -> tuple[torch.Tensor, torch.Tensor]:
     return mel_FM.mean(0).float(), mel_FM.std(0).float()
 
 
-def reads_of(model: ModelSection) -> str:
-    """What the recipe's speech input takes, `mel` or `wave`, without building it at full size."""
+def reads_of(model: ModelSection, mel: str, offline: bool = False) -> str:
+    """What the recipe's speech input takes, `mel` or `wave`, found without giving it memory. Raises ConfigError where it cannot read this mel."""
+    spec = preset(mel)
     with torch.device("meta"):
-        return build_speech_input(model.speech_input, 8, 8).reads
+        speech_input = build_speech_input(settle_speech_input(model.speech_input, offline), 8, spec.n_mels)
+    speech_input.bind(spec)
+    return speech_input.reads

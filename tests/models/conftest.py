@@ -52,7 +52,7 @@ def make_model(backbone: str = "llama", attention: str = "bidirectional", speech
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(4.0)
-    return model, SpeechLMProcessor.of(model.config, tokenizer, model.speech_input.stride, model.speech_input.reads)
+    return model, SpeechLMProcessor.of(model.config, tokenizer, model.speech_input)
 
 
 @pytest.fixture(scope="session")
