@@ -129,14 +129,19 @@ def train(
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the resolved recipe as YAML and exit.")] = False,
     devices: Annotated[int, typer.Option(min=1, help="Processes to train with, one a device.")] = 1,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's seed.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Of a recipe with a sweep: trainings at a time, sharing the processor.")] = 1,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="LABEL", help="Of a recipe with a sweep: train these members only; * stands for anything; may repeat.")
+    ] = None,
     offline: Offline = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train a model by a recipe.
+    """Train a model by a recipe; by one with a sweep, all its members, and make a table of them.
 
     \b
     melcli train recipes/digits.yaml data.root=data
+    melcli train ablations/token_rate -o rates/ --dry-run
     """
     _prepare(quiet, verbose, offline)
     from melcli import launch
@@ -144,6 +149,17 @@ def train(
 
     settings = [*(settings or []), *([] if seed is None else [f"seed={seed}"])]
     resolved = load(recipe, settings)
+    if resolved.sweep is not None and not print_config:
+        if launch.is_worker():
+            raise UsageError("a sweep starts its own processes: run it without torchrun; --devices N is for each of its trainings.")
+        if resume not in (None, "auto"):
+            raise UsageError(f"--resume {resume}: a sweep goes on from the last checkpoint of each of its trainings by itself.")
+        given = [*(["--devices", str(devices)] if devices > 1 else []), *(["--smoke", str(smoke)] if smoke else [])]
+        given += [name for name, on in (("--offline", offline), ("--quiet", quiet), ("--verbose", verbose)) if on]
+        _sweep(recipe, settings, out or Path("runs") / resolved.name, only or [], jobs, given, dry_run)
+        return
+    if jobs > 1 or only:
+        raise UsageError(f"--jobs and --only are for recipes with a sweep, which {recipe} has not.")
     if print_config:
         from melcli.config import dump_yaml
 
@@ -163,6 +179,28 @@ def train(
         rates = "; ".join(f"{name} WER {rate:.2f} %" for name, rate in result.rates.items())
         console.note(f"weights kept: {result.chosen}" + (f": {rates}" if rates else ""))
         print(result.folder)
+
+
+def _sweep(recipe: str, settings: Sequence[str], out: Path, only: Sequence[str], jobs: int, options: Sequence[str], dry_run: bool) -> None:
+    """`train` of a recipe that has a sweep."""
+    from melcli import sweep, sweep_run, sweep_table
+    from melcli.recipe import read
+
+    members = sweep.members(read(recipe, list(settings)))
+    chosen = sweep_run.select(members, only)
+    if dry_run:
+        found = [one for one in sweep_run.outcomes(members, out) if one.member in chosen]
+        console.table(("training", "state", "recipe"), sweep_run.plan_rows(found), stdout=True)
+        console.note(f"{len(found)} trainings in {out}")
+        return
+    found = sweep_run.run(members, out, chosen=chosen, jobs=jobs, options=options)
+    console.table(*sweep_table.readable(*sweep_table.table(found)), stdout=True)
+    if means := sweep_table.summary(found):
+        console.table(*sweep_table.mean_table(means), title="over seeds, mean ± standard deviation", stdout=True)
+    console.note(f"written: {out}/sweep.md, sweep.csv, sweep.json")
+    if left := sum(one.state in ("new", "begun") for one in found):
+        console.note(f"{left} of {len(found)} are not done; the same command goes on with them")
+    _finish([(one.member.label, one.error) for one in found if one.error], len(found))
 
 
 @app.command()
