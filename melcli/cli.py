@@ -16,12 +16,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from melcli import cli_names, console
 from melcli.errors import MelcliError, UsageError
+
+if TYPE_CHECKING:
+    from melcli.score_skip import Relevance
 
 app = typer.Typer(name="melcli", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(cli_names.models_app, name="models")
@@ -277,6 +280,10 @@ def score(
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for report.html, report.md and summary.json.")] = None,
     worst: Annotated[int, typer.Option(min=0, metavar="N", help="Also show the N worst utterances of each set, word by word.")] = 0,
+    skip_layers: Annotated[
+        str | None,
+        typer.Option(metavar="all|LAYERS", help="How much each layer matters to speech: score again with each of 0-31, say, skipped in turn."),
+    ] = None,
     beam: Beams = None,
     ctc_weight: CtcWeight = None,
     batch_size: BatchSize = "auto",
@@ -294,6 +301,7 @@ def score(
     melcli score --set openasr --root mirror/ --csv row.csv
     melcli score --hyp results/ -f json
     melcli score --compare old.jsonl new.jsonl --report report/
+    melcli score --manifest dev.jsonl --skip-layers all --report report/
     """
     _prepare(quiet, verbose, offline)
     from melcli import launch
@@ -304,13 +312,15 @@ def score(
     if report is not None:
         check_folder(report)
     if compare is not None:
-        if sets or manifest or hyp or model or limit or out or overwrite or allow_missing or csv or devices > 1:
+        if sets or manifest or hyp or model or limit or out or overwrite or allow_missing or csv or skip_layers or devices > 1:
             raise UsageError("--compare takes --protocol, --format, --report and --worst only: it reads two files of transcripts, whole.")
         _compare(compare, protocol, format, report, worst)
         return
     size = _batch_size(batch_size)
     if hyp and model:
         raise UsageError("--hyp scores transcripts that exist; leave out --model.")
+    if skip_layers is not None and (hyp or csv or worst or (model and len(model) > 1)):
+        raise UsageError("--skip-layers is about one model: leave out --hyp, --csv, --worst and all but one --model.")
     if devices > 1 and not launch.is_worker():
         raise typer.Exit(launch.launch(devices, ["score", *_given(context, "devices")]))
     if launch.is_worker():
@@ -326,24 +336,25 @@ def score(
         return transcriber
 
     with console.progress("score", None) as bar:
-        scored = run(
-            sets=sets or [],
-            manifests=manifest or [],
-            hypotheses=hyp or [],
-            models=model or ["tiny-en"],
-            protocol=protocol,
-            root=root,
-            limit=limit,
-            output=out,
-            table=csv,
-            overwrite=overwrite,
-            allow_missing=allow_missing,
-            offline=offline,
-            load=load,
-            heard=lambda name: bar.advance(1, name),
-            done=lambda name, set_name: console.detail(f"{name}: {set_name} done"),
-        )
+        common = {"sets": sets or [], "manifests": manifest or [], "protocol": protocol, "root": root, "limit": limit, "output": out}
+        common |= {"overwrite": overwrite, "offline": offline, "load": load, "heard": lambda name: bar.advance(1, name)}
+        if skip_layers is not None:
+            from melcli.score_skip import score_skipping
+
+            found = score_skipping(skip_layers, (model or ["tiny-en"])[0], **common)
+        else:
+            scored = run(
+                hypotheses=hyp or [],
+                models=model or ["tiny-en"],
+                table=csv,
+                allow_missing=allow_missing,
+                done=lambda name, set_name: console.detail(f"{name}: {set_name} done"),
+                **common,
+            )
     if not launch.is_first():
+        return
+    if skip_layers is not None:
+        _skipped(found, format, report)
         return
     if format == "json":
         objects = [one.as_dict() for one in scored]
@@ -354,6 +365,21 @@ def score(
         explain(runs_of(scored), scored[0].protocol, report, worst, stdout=format == "table")
     failed = [failure for one in scored for failure in one.failures]
     _finish(failed, len(failed) + sum(s.total.utterances for one in scored for s in one.sets.values()))
+
+
+def _skipped(found: Relevance, format: str, report: Path | None) -> None:
+    """`score --skip-layers`."""
+    if format == "json":
+        print(json.dumps(found.as_dict()))
+    else:
+        console.table(*found.table(), stdout=True)
+    if report is not None:
+        from melcli.score_skip import write_report
+
+        write_report(found, report)
+    reports = [found.whole, *found.skipped.values()]
+    failed = list(dict.fromkeys(failure for one in reports for failure in one.failures))
+    _finish(failed, len(failed) + sum(s.total.utterances for s in found.whole.sets.values()))
 
 
 def _compare(files: tuple[Path, Path], protocol: str | None, format: str, report: Path | None, worst: int) -> None:

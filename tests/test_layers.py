@@ -27,6 +27,7 @@ LAYERS = (
         "score",
         "score_run",
         "score_explain",
+        "score_skip",
         "sweep_run",
         "sweep_table",
         "sweep_plot",
