@@ -74,8 +74,7 @@ def run(members: Sequence[Member], out: Path, *, chosen: Sequence[Member] | None
                 one.process.send_signal(signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, end)
-    done = len(members) - len(queue) if chosen is None else len(chosen) - len(queue)
-    total = done + len(queue)
+    total = len(members if chosen is None else chosen)
     try:
         while running or (queue and not ended):
             while queue and not ended and len(running) < jobs:

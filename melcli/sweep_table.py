@@ -37,7 +37,7 @@ class Outcome:
     @property
     def status(self) -> str:
         """The state in words."""
-        return f"failed: {self.error}" if self.error else {"new": "to do", "begun": "begun"}.get(self.state, self.state)
+        return f"failed: {self.error}" if self.error else {"new": "to do"}.get(self.state, self.state)
 
     def as_dict(self) -> dict[str, Any]:
         """What sweep.json says of a member."""
@@ -129,6 +129,8 @@ def readable(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[lis
             return ""
         if column.startswith("WER "):
             return f"{value:.2f}"
+        if column == "seconds":
+            return f"{value:,.1f}"
         return f"{value:,.0f}" if column in MEASURES else str(value)
 
     return [name.replace("_", " ") for name in columns], [[cell(c, v) for c, v in zip(columns, row, strict=True)] for row in rows]

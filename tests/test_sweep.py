@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from melcli import config, sweep, sweep_run, sweep_table
 from melcli import recipe as recipes
+from melcli import sweep, sweep_run, sweep_table
 from melcli.errors import ConfigError, UsageError
 from melcli.recipe import TRAINING, digest
+from melcli.train import train
 from tests.training.test_train import make_tones
 
 RECIPE = """
@@ -174,7 +175,7 @@ def test_tables(tmp_path: Path) -> None:
     assert [row[f"WER {wer}"] for row in rows] == ["10.0", "20.0", "36.0", "50.0", "", ""] and rows[2]["seed"] == "3"
     assert rows[0]["recipe"] == digest(members[0].recipe) and rows[5]["state"] == "failed: no | disk"
     lines = (tmp_path / "sweep.md").read_text().splitlines()
-    assert lines[2].startswith("| a | 1 | done | 10.00 | 4 | 1,000 | 8 | 125 | 50 | 40 |") and "| a | 3 | 22.00 ± 13.11 |" in lines
+    assert lines[2].startswith("| a | 1 | done | 10.00 | 4 | 1,000 | 8.0 | 125 | 50 | 40 |") and "| a | 3 | 22.00 ± 13.11 |" in lines
     assert "no \\| disk" in lines[7] and (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -188,32 +189,29 @@ def test_a_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_sweep_runs_goes_on_and_says_what_failed(tmp_path: Path) -> None:
-    """As a user runs it: one member is half done, one cannot be trained, and a second call finds nothing left but that one."""
+    """As a user runs it: one member is half done, one cannot be trained, one is not asked for."""
     make_tones(tmp_path, 6)
     path = write(tmp_path, "sweep: {cases: {a: {}, b: {model.backbone.hidden_act: nothing}}, grid: {train.clip: [1.0, 2.0]}}\n")
-    members = sweep.members(recipes.read(path, ["sweep.cases.b.model.speech_input.patch=0"]))
-    assert len(members) == 4
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    first = tmp_path / "out" / "a,clip=1.0"
-    first.mkdir(parents=True)
-    member = sweep.members(recipes.read(path))[0]
-    (first / "recipe.yaml").write_text(config.dump_yaml(member.recipe))
-
-    def melcli(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "melcli", "train", *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-
-    begun = melcli(str(first / "recipe.yaml"), "-o", str(first), "--smoke", "2")
-    assert begun.returncode == 0, begun.stderr
-    (first / "model" / TRAINING).replace(first / "smoke.json")
-    run = melcli(path, "-o", str(tmp_path / "out"), "--jobs", "2", "--only", "a,*", "--only", "b,clip=1.0")
+    members = sweep.members(recipes.read(path))
+    out, first = tmp_path / "out", tmp_path / "out" / members[0].label
+    train(members[0].recipe, first, smoke=2)
+    smoke = json.loads((first / "model" / TRAINING).read_text())
+    assert smoke["steps"] == 2 and smoke["of"] == 4 and [one.state for one in sweep_run.outcomes(members, out)] == ["begun", "new", "new", "new"]
+    command = [sys.executable, "-m", "melcli", "train", path, "-o", str(out), "--jobs", "2", "--only", "?,clip=1.0"]
+    run = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 1, run.stderr
     assert "[a,clip=1.0] resuming from" in run.stderr and "1 of 4 failed:\n  b,clip=1.0: " in run.stderr
+    assert "2 of 4 are not done; the same command goes on with them" in run.stderr
     assert "resuming from" in (first / "train.log").read_text()
-    rows = {row["case"] + row["train.clip"]: row for row in csv.DictReader((tmp_path / "out" / "sweep.csv").open())}
-    assert [rows[name]["state"].partition(":")[0] for name in ("a1.0", "a2.0", "b1.0", "b2.0")] == ["done", "done", "failed", "to do"]
-    assert rows["a1.0"]["steps"] == "4" and rows["a1.0"]["tokens"] == rows["a2.0"]["tokens"] and float(rows["a1.0"]["seconds"]) > 0
-    smoke = json.loads((first / "smoke.json").read_text())
-    assert smoke["steps"] == 2 and smoke["of"] == 4 and smoke["seconds"] < float(rows["a1.0"]["seconds"])  # the time before it was ended counts
-    listed = melcli(path, "-o", str(tmp_path / "out"), "--dry-run")
-    assert [line.split()[1] for line in listed.stdout.splitlines()[1:]] == ["done", "done", "to", "to"]
+    rows = list(csv.DictReader((out / "sweep.csv").open()))
+    assert [row["state"].partition(":")[0] for row in rows] == ["done", "to do", "failed", "to do"] and "nothing" in rows[2]["state"]
+    took = rows[0]
+    assert took["steps"] == "4" and int(took["tokens"]) > smoke["tokens"] and float(took["WER tones.jsonl?limit=3"]) > 0
+    assert float(took["seconds"]) > smoke["seconds"] > 0  # the time before it was ended counts
+    assert run.stdout.splitlines()[1].split()[:3] == ["a", "1.0", "done"] and members[0].recipe == recipes.load(str(first / "recipe.yaml"))
+    assert [one.state for one in sweep_run.outcomes(members, out)] == ["done", "new", "new", "new"]
+
+
+def test_one_training_does_not_take_a_sweep(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="recipe tones is a sweep of many trainings"):
+        train(recipes.load(write(tmp_path, "sweep: {grid: {seed: [1]}}\n")), tmp_path / "out")

@@ -2,8 +2,8 @@
 
 At a speech position a skipped layer passes its input on as it is: neither its attention nor its feed-forward block writes to the residual stream.
 At every other position the layer works as always; its attention sees the keys and values that the layer makes of the speech positions, whose
-inputs are what the layers before it left. So a skipped layer cannot refine speech and can still read it. Of a CTC head, which reads the speech
-positions after the last layer, the same holds.
+inputs are what the layers before it left. So a skipped layer cannot refine speech and can still read it. To skip
+the last layer changes no text, which never sees what that makes of speech, unless through a CTC head, which reads just that.
 
 Shapes: B rows, L positions, D width.
 """

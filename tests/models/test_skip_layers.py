@@ -12,9 +12,21 @@ from melcli.errors import UsageError
 from melcli.models.beam import Beam
 from melcli.models.generate import decode
 from melcli.models.skip_layers import decoder_layers, parse_layers, skipping
-from tests.models.conftest import BACKBONES, make_model
+from tests.models.conftest import BACKBONES
+from tests.models.conftest import make_model as make_loud_model
 
 LIMITS = [30, 12, 25, 7, 30, 18]
+
+
+def make_model(*arguments, **more):
+    """One whose layers matter: speech is put in as loud as text is, not so loud that what a layer adds is nothing beside it."""
+    model, processor = make_loud_model(*arguments, **more)
+    with torch.no_grad():
+        last = list(model.speech_input.parameters())[-2:]
+        made_PD, _ = model.speech_input(torch.randn(80, 80, generator=torch.Generator().manual_seed(1)) * 3 + 8, torch.tensor([80]))
+        for parameter in last:
+            parameter.mul_(model.get_input_embeddings().weight.std() / made_PD.std())
+    return model, processor
 
 
 def inputs(processor, features):
@@ -42,9 +54,11 @@ def test_no_layer_skipped_is_the_ordinary_output_and_hooks_do_not_stay(backbone,
         assert torch.equal(prefill(model, processor, features[0])[1].logits, plain.logits)
     for k in range(3):
         with skipping(model, [k]):
-            skipped = prefill(model, processor, features[0])[1].logits
-        assert not torch.allclose(skipped[:, -1], plain.logits[:, -1], atol=1e-3)
-    with pytest.raises(RuntimeError), skipping(model, [0]):
+            ids, out = prefill(model, processor, features[0])
+        speech = ids == model.config.speech_token_id
+        assert (out.logits - plain.logits)[speech].abs().max() > 0.1 and (out.ctc_logits - plain.ctc_logits).abs().max() > 0.1
+        assert torch.equal(out.logits[:, -1], plain.logits[:, -1]) == (k == 2)  # what the last layer makes of speech no text sees
+    with pytest.raises(IndexError), skipping(model, [0]):
         model(input_ids=torch.tensor([[999999]]))
     assert torch.equal(prefill(model, processor, features[0])[1].logits, plain.logits)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in (model, *decoder_layers(model)))
