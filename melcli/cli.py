@@ -16,12 +16,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from melcli import cli_names, console
 from melcli.errors import MelcliError, UsageError
+
+if TYPE_CHECKING:
+    from melcli.score_skip import Relevance
 
 app = typer.Typer(name="melcli", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(cli_names.models_app, name="models")
@@ -134,18 +137,23 @@ def train(
     print_config: PrintConfig = False,
     devices: Processes = 1,
     seed: Seed = None,
+    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Of a recipe with a sweep: trainings at a time, sharing the processor.")] = 1,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="LABEL", help="Of a recipe with a sweep: train these members only; * stands for anything; may repeat.")
+    ] = None,
     offline: Offline = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train a model by a recipe.
+    """Train a model by a recipe; by one with a sweep, all its members, and make a table of them.
 
     \b
     melcli train recipes/digits.yaml data.root=data
+    melcli train ablations/token_rate -o rates/ --dry-run
     """
     _prepare(quiet, verbose, offline)
     flags = {"--quiet": quiet, "--verbose": verbose, "--offline": offline, "--dry-run": dry_run}
-    _train(recipe, settings or [], out, resume, smoke, seed, devices, flags, print_config)
+    _train(recipe, settings or [], out, resume, smoke, seed, devices, flags, print_config, jobs, only or [])
 
 
 @app.command()
@@ -189,6 +197,8 @@ def _train(
     devices: int,
     flags: dict[str, bool],
     print_config: bool,
+    jobs: int = 1,
+    only: Sequence[str] = (),
     needs_start: bool = False,
 ) -> None:
     """What `train` and `finetune` do, once each has made its settings; the processes of several devices are all called `train`."""
@@ -197,6 +207,17 @@ def _train(
 
     settings = [*settings, *([] if seed is None else [f"seed={seed}"])]
     resolved = load(recipe, settings)
+    if resolved.sweep is not None and not print_config:
+        if launch.is_worker():
+            raise UsageError("a sweep starts its own processes: run it without torchrun; --devices N is for each of its trainings.")
+        if resume not in (None, "auto"):
+            raise UsageError(f"--resume {resume}: a sweep goes on from the last checkpoint of each of its trainings by itself.")
+        given = [*(["--devices", str(devices)] if devices > 1 else []), *(["--smoke", str(smoke)] if smoke else [])]
+        given += [name for name, on in flags.items() if on and name != "--dry-run"]
+        _sweep(recipe, settings, out or Path("runs") / resolved.name, only, jobs, given, flags["--dry-run"])
+        return
+    if jobs > 1 or only:
+        raise UsageError(f"--jobs and --only are for recipes with a sweep, which {recipe} has not.")
     if needs_start and resolved.model.init is None:
         raise UsageError("finetune needs a model to start from: give --from MODEL, or model.init in the recipe; `melcli train` starts from nothing.")
     if print_config:
@@ -217,6 +238,28 @@ def _train(
         rates = "; ".join(f"{name} WER {rate:.2f} %" for name, rate in result.rates.items())
         console.note(f"weights kept: {result.chosen}" + (f": {rates}" if rates else ""))
         print(result.folder)
+
+
+def _sweep(recipe: str, settings: Sequence[str], out: Path, only: Sequence[str], jobs: int, options: Sequence[str], dry_run: bool) -> None:
+    """`train` of a recipe that has a sweep."""
+    from melcli import sweep, sweep_run, sweep_table
+    from melcli.recipe import read
+
+    members = sweep.members(read(recipe, list(settings)))
+    chosen = sweep_run.select(members, only)
+    if dry_run:
+        found = [one for one in sweep_run.outcomes(members, out) if one.member in chosen]
+        console.table(("training", "state", "recipe"), sweep_run.plan_rows(found), stdout=True)
+        console.note(f"{len(found)} trainings in {out}")
+        return
+    found = sweep_run.run(members, out, chosen=chosen, jobs=jobs, options=options)
+    console.table(*sweep_table.readable(*sweep_table.table(found)), stdout=True)
+    if means := sweep_table.summary(found):
+        console.table(*sweep_table.mean_table(means), title="over seeds, mean ± standard deviation", stdout=True)
+    console.note(f"written: {out}/sweep.md, sweep.csv, sweep.json")
+    if left := sum(one.state in ("new", "begun") for one in found):
+        console.note(f"{left} of {len(found)} are not done; the same command goes on with them")
+    _finish([(one.member.label, one.error) for one in found if one.error], len(found))
 
 
 @app.command()
@@ -293,6 +336,10 @@ def score(
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for report.html, report.md and summary.json.")] = None,
     worst: Annotated[int, typer.Option(min=0, metavar="N", help="Also show the N worst utterances of each set, word by word.")] = 0,
+    skip_layers: Annotated[
+        str | None,
+        typer.Option(metavar="all|LAYERS", help="How much each layer matters to speech: score again with each of 0-31, say, skipped in turn."),
+    ] = None,
     beam: Beams = None,
     ctc_weight: CtcWeight = None,
     batch_size: BatchSize = "auto",
@@ -310,6 +357,7 @@ def score(
     melcli score --set openasr --root mirror/ --csv row.csv
     melcli score --hyp results/ -f json
     melcli score --compare old.jsonl new.jsonl --report report/
+    melcli score --manifest dev.jsonl --skip-layers all --report report/
     """
     _prepare(quiet, verbose, offline)
     from melcli import launch
@@ -320,13 +368,15 @@ def score(
     if report is not None:
         check_folder(report)
     if compare is not None:
-        if sets or manifest or hyp or model or limit or out or overwrite or allow_missing or csv or devices > 1:
+        if sets or manifest or hyp or model or limit or out or overwrite or allow_missing or csv or skip_layers or devices > 1:
             raise UsageError("--compare takes --protocol, --format, --report and --worst only: it reads two files of transcripts, whole.")
         _compare(compare, protocol, format, report, worst)
         return
     size = _batch_size(batch_size)
     if hyp and model:
         raise UsageError("--hyp scores transcripts that exist; leave out --model.")
+    if skip_layers is not None and (hyp or csv or worst or (model and len(model) > 1)):
+        raise UsageError("--skip-layers is about one model: leave out --hyp, --csv, --worst and all but one --model.")
     if devices > 1 and not launch.is_worker():
         raise typer.Exit(launch.launch(devices, ["score", *_given(context, "devices")]))
     if launch.is_worker():
@@ -342,24 +392,25 @@ def score(
         return transcriber
 
     with console.progress("score", None) as bar:
-        scored = run(
-            sets=sets or [],
-            manifests=manifest or [],
-            hypotheses=hyp or [],
-            models=model or ["tiny-en"],
-            protocol=protocol,
-            root=root,
-            limit=limit,
-            output=out,
-            table=csv,
-            overwrite=overwrite,
-            allow_missing=allow_missing,
-            offline=offline,
-            load=load,
-            heard=lambda name: bar.advance(1, name),
-            done=lambda name, set_name: console.detail(f"{name}: {set_name} done"),
-        )
+        common = {"sets": sets or [], "manifests": manifest or [], "protocol": protocol, "root": root, "limit": limit, "output": out}
+        common |= {"overwrite": overwrite, "offline": offline, "load": load, "heard": lambda name: bar.advance(1, name)}
+        if skip_layers is not None:
+            from melcli.score_skip import score_skipping
+
+            found = score_skipping(skip_layers, (model or ["tiny-en"])[0], **common)
+        else:
+            scored = run(
+                hypotheses=hyp or [],
+                models=model or ["tiny-en"],
+                table=csv,
+                allow_missing=allow_missing,
+                done=lambda name, set_name: console.detail(f"{name}: {set_name} done"),
+                **common,
+            )
     if not launch.is_first():
+        return
+    if skip_layers is not None:
+        _skipped(found, format, report)
         return
     if format == "json":
         objects = [one.as_dict() for one in scored]
@@ -370,6 +421,21 @@ def score(
         explain(runs_of(scored), scored[0].protocol, report, worst, stdout=format == "table")
     failed = [failure for one in scored for failure in one.failures]
     _finish(failed, len(failed) + sum(s.total.utterances for one in scored for s in one.sets.values()))
+
+
+def _skipped(found: Relevance, format: str, report: Path | None) -> None:
+    """`score --skip-layers`."""
+    if format == "json":
+        print(json.dumps(found.as_dict()))
+    else:
+        console.table(*found.table(), stdout=True)
+    if report is not None:
+        from melcli.score_skip import write_report
+
+        write_report(found, report)
+    reports = [found.whole, *found.skipped.values()]
+    failed = list(dict.fromkeys(failure for one in reports for failure in one.failures))
+    _finish(failed, len(failed) + sum(s.total.utterances for s in found.whole.sets.values()))
 
 
 def _compare(files: tuple[Path, Path], protocol: str | None, format: str, report: Path | None, worst: int) -> None:

@@ -65,7 +65,8 @@ def recipes_copy(
     from melcli import registry
 
     text = registry.get("recipe", name).path().read_text(encoding="utf-8")
-    target = Path(f"{name}.yaml") if to is None else to / f"{name}.yaml" if to.is_dir() else to
+    file = f"{name.rpartition('/')[2]}.yaml"
+    target = Path(file) if to is None else to / file if to.is_dir() else to
     if target.exists():
         raise UsageError(f"{target} exists already; give another name.")
     target.write_text(text, encoding="utf-8")

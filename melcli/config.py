@@ -61,15 +61,20 @@ def load_tree(path: str | Path) -> Tree:
 
 def apply_overrides(tree: Tree, overrides: Iterable[str]) -> Tree:
     """A new tree with `key.sub=value` settings applied in order; the value is YAML (`a=`: null; `a={b: 1}` replaces the whole of `a`)."""
-    data, marks = _copy(tree.data), dict(tree.marks)
     for text in overrides:
         name, equals, value = text.partition("=")
         if not equals or not all(name.split(".")):
             raise ConfigError(f"'{text}' is not a setting: write key=value or key.sub=value.")
         mark = f"setting '{text}'"
-        key = _set(data, name.split("."), _parse(value, mark)[0], mark)
-        marks = {k: m for k, m in marks.items() if k[: len(key)] != key} | {key: mark}
-    return Tree(data, marks, tree.name)
+        tree = assign(tree, name, _parse(value, mark)[0], mark)
+    return tree
+
+
+def assign(tree: Tree, name: str, value: Any, mark: str) -> Tree:
+    """A new tree with the value at a dotted key, in place of all that was there. mark: where the value comes from, for messages."""
+    data = _copy(tree.data)
+    key = _set(data, name.split("."), _copy(value), mark)
+    return Tree(data, {k: m for k, m in tree.marks.items() if k[: len(key)] != key} | {key: mark}, tree.name)
 
 
 def validate(model: type[Model], tree: Tree) -> Model:

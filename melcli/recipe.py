@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from melcli import config, registry
 from melcli.config import Config
+
+TRAINING = "training.json"  # in a trained model's folder: what the training took
+UNCOUNTED = {"name": True, "summary": True, "sweep": True, "data": {"root", "workers"}, "train": {"log_every", "log_to"}}  # in a recipe's digest
 
 
 class Section(Config):
@@ -133,6 +139,14 @@ class TrainSection(Section):
         return self
 
 
+class SweepSection(Section):
+    """Many trainings from one recipe: the product of everything listed here, see melcli.sweep."""
+
+    grid: dict[str, list[Any]] = Field({}, description="dotted keys and the values that each takes in turn")
+    cases: dict[str, dict[str, Any] | None] = Field({}, description="named sets of dotted keys and values, of which each member takes one")
+    axes: dict[str, dict[str, dict[str, Any] | None]] = Field({}, description="further such groups of named sets, each group under its own name")
+
+
 class Recipe(Section):
     """A whole experiment. `melcli train RECIPE key.sub=value` overrides any field by its dotted name."""
 
@@ -143,6 +157,7 @@ class Recipe(Section):
     model: ModelSection
     tune: TuneSection = TuneSection()
     train: TrainSection
+    sweep: SweepSection | None = None
 
     @model_validator(mode="after")
     def _starts_somewhere(self) -> Recipe:
@@ -160,10 +175,45 @@ class Recipe(Section):
 
 def load(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
     """A recipe by registered name or path with `key.sub=value` overrides applied. Raises ConfigError with file and line."""
-    from melcli import config, registry
+    return config.validate(Recipe, read(name_or_path, overrides))
 
+
+def read(name_or_path: str, overrides: list[str] | None = None) -> config.Tree:
+    """What `load` checks, before it is checked."""
     path = Path(name_or_path)
     if not path.suffix and not path.exists():
         path = Path(registry.get("recipe", name_or_path).load())
-    tree = config.load_tree(path)
-    return config.validate(Recipe, config.apply_overrides(tree, overrides or []))
+    return _dotted(config.apply_overrides(config.load_tree(path), overrides or []))
+
+
+def _dotted(tree: config.Tree) -> config.Tree:
+    """The same tree with nested mappings in `sweep.grid` written as dotted keys; `sweep.grid.train.lr=[1]` on the command line makes such.
+
+    Of a key that is there in both forms the nested one counts, which came later.
+    """
+    sweep = tree.data.get("sweep")
+    if not isinstance(sweep, dict) or not isinstance(sweep.get("grid"), dict):
+        return tree
+    grid: dict[str, Any] = {}
+    marks = dict(tree.marks)
+
+    def lay(part: dict[str, Any], above: tuple[str, ...]) -> None:
+        for word, value in part.items():
+            if isinstance(value, dict):
+                lay(value, (*above, word))
+            else:
+                key = ".".join((*above, word))
+                grid[key] = value
+                marks["sweep", "grid", key] = tree.where(("sweep", "grid", *above, word))
+
+    lay(sweep["grid"], ())
+    return config.Tree({**tree.data, "sweep": {**sweep, "grid": grid}}, marks, tree.name)
+
+
+def digest(recipe: Recipe) -> str:
+    """Eight bytes in hexadecimal that stand for what a recipe makes: equal for the same training, whatever the version that wrote the recipe down.
+
+    Names, where the corpora lie and what is only shown do not count, nor do settings that are at their defaults.
+    """
+    said = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=UNCOUNTED)
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]

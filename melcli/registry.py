@@ -181,11 +181,16 @@ def _table() -> dict[str, dict[str, Entry]]:
 
 
 def _recipes(folder: Path) -> list[Entry]:
-    """One entry a YAML file; the summary is the comment in its first line. Names that begin with '_' are only there to be extended."""
+    """One entry a YAML file, called by its path below the folder; the summary is the comment in its first line.
+
+    Names that begin with '_' are only there to be extended.
+    """
     found = []
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted(folder.rglob("*.yaml")):
         with path.open(encoding="utf-8") as lines:
             first = next(lines, "").strip()
         if not path.stem.startswith("_"):
-            found.append(Entry("recipe", path.stem, str(path), first.lstrip("# ") if first.startswith("#") else ""))
+            found.append(
+                Entry("recipe", path.relative_to(folder).with_suffix("").as_posix(), str(path), first.lstrip("# ") if first.startswith("#") else "")
+            )
     return found

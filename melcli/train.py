@@ -26,10 +26,10 @@ from melcli.models.hardware import DTYPES, keep_freed_memory, pick_device, pick_
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recognise import recognise
 from melcli.models.speech_lm import SpeechLM
-from melcli.recipe import Recipe
+from melcli.recipe import TRAINING, Recipe, digest
 from melcli.scoring import normalize, wer
 from melcli.training import setup, tune, verify
-from melcli.training.progress import ProgressLines
+from melcli.training.progress import ProgressLines, Stopwatch
 from melcli.training.trainer import SpeechTrainer, StopAfter, StopOnSignal, latest_checkpoint, moving
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}
@@ -223,7 +223,7 @@ class Run:
             snapshots=self.out / "snapshots",
             keep=t.average,
             speech_lr=recipe.tune.speech_lr,
-            callbacks=[ProgressLines(), StopOnSignal(), *([StopAfter(smoke)] if smoke else [])],
+            callbacks=[ProgressLines(), Stopwatch(), StopOnSignal(), *([StopAfter(smoke)] if smoke else [])],
         )
         return trainer
 
@@ -258,6 +258,8 @@ def train(
     smoke: stop after so many steps. dry_run: set everything up, say what was decided, run one batch, write nothing. offline: download nothing.
     Returns None where nothing was finished, and in all processes of a distributed training but the first.
     """
+    if recipe.sweep is not None:
+        raise ConfigError(f"recipe {recipe.name} is a sweep of many trainings: `melcli train` runs them; this takes one of them")
     transformers_logging.disable_progress_bar()  # of saving a file: our own lines say what goes on
     out = out or default_folder(recipe)
     start = None if dry_run else _resume_from(out, resume)
@@ -300,6 +302,7 @@ def finish(run: Run, trainer: SpeechTrainer, smoke: bool = False) -> TrainResult
 
     Raises CheckpointError where the adapters of the model have learnt nothing; after a smoke run that is only said.
     """
+    record = _record(run, trainer)
     model = trainer.accelerator.unwrap_model(trainer.model)
     candidates: dict[str, dict[str, torch.Tensor] | None] = {"last": None}
     snapshots = trainer.snapshots
@@ -323,6 +326,7 @@ def finish(run: Run, trainer: SpeechTrainer, smoke: bool = False) -> TrainResult
     extra = {
         "recipe.yaml": yaml_config.dump_yaml(run.recipe),
         "evaluation.json": json.dumps(rates, indent=2) + "\n",
+        TRAINING: json.dumps(record, indent=2) + "\n",
         "README.md": model_card(run.recipe, model, run.data.hours, trainer.state.global_step, chosen, rates),
     }
     dtype = DTYPES[run.recipe.train.weights]
@@ -344,3 +348,20 @@ def _settle_lora(model: SpeechLM, recipe: Recipe, smoke: bool) -> None:
     elif recipe.tune.lora.merge:
         lora.merge_lora(model)
         console.note("adapters added to the weights")
+
+
+def _record(run: Run, trainer: SpeechTrainer) -> dict[str, float | int | str]:
+    """What a training took: steps and of how many, positions as planned, seconds without evaluation and saving, parameters, the recipe's digest."""
+    steps = trainer.state.global_step
+    seconds = next(callback.seconds for callback in trainer.callback_handler.callbacks if isinstance(callback, Stopwatch))
+    tokens = run.plan.positions(steps * run.recipe.train.accumulate * run.world)
+    parameters = list(run.model.parameters())
+    return {
+        "steps": steps,
+        "of": run.steps,
+        "tokens": tokens,
+        "seconds": round(seconds, 3),
+        "parameters": sum(p.numel() for p in parameters),
+        "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "digest": digest(run.recipe),
+    }

@@ -9,7 +9,7 @@ import melcli
 
 PACKAGE = Path(melcli.__file__).parent
 LAYERS = (
-    {"__init__", "errors", "files", "torchaudio_guard", "registry", "config", "recipe", "console"},
+    {"__init__", "errors", "files", "torchaudio_guard", "registry", "config", "recipe", "console", "sweep"},
     {"audio"},
     {"data"},
     {"models", "scoring"},
@@ -27,6 +27,10 @@ LAYERS = (
         "score",
         "score_run",
         "score_explain",
+        "score_skip",
+        "sweep_run",
+        "sweep_table",
+        "sweep_plot",
     },
     {"cli", "cli_names"},
     {"__main__"},

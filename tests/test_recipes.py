@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from melcli import recipe as recipes
-from melcli import registry
+from melcli import registry, sweep
 from melcli.audio import io
+from melcli.models.speech_input import build_speech_input
 from melcli.train import train
 from tests.training.llm_makers import qwen3, smollm2
 
@@ -24,8 +25,19 @@ SMALL = [
 ]
 
 
+ABLATIONS = {
+    "ablations/base": 1,
+    "ablations/token_rate": 5,
+    "ablations/init": 4,
+    "ablations/layers": 5,
+    "ablations/input_kind": 3,
+    "ablations/attention": 2,
+    "ablations/data_amount": 8,
+}
+
+
 def test_every_recipe_is_tried_here():
-    assert set(registry.names("recipe")) == {"digits", "tiny-en", "librispeech", "finetune", "counterpart"}
+    assert set(registry.names("recipe")) == {"digits", "tiny-en", "librispeech", "finetune", "counterpart", *ABLATIONS}
 
 
 @pytest.mark.parametrize("name", registry.names("recipe"))
@@ -74,9 +86,9 @@ def test_the_counterpart_differs_in_its_speech_input_alone():
 
 
 def make_librispeech(root: Path) -> None:
-    """A few recordings of noise in LibriSpeech's layout."""
+    """Noise in the layout of LibriSpeech."""
     generator = torch.Generator().manual_seed(2)
-    for subset, count in (("train-clean-100", 6), ("dev-clean", 2), ("dev-other", 2)):
+    for subset, count in (("train-clean-100", 6), ("train-clean-360", 1), ("train-other-500", 1), ("dev-clean", 2), ("dev-other", 2)):
         chapter = root / "LibriSpeech" / subset / "19" / "198"
         chapter.mkdir(parents=True)
         lines = []
@@ -96,3 +108,61 @@ def test_recipes_that_start_from_a_language_model_by_name(name, smaller, tmp_pat
     result = train(recipes.load(name, [*overrides, "train.epochs=null", *SMALL]), tmp_path / "run")
     assert result is not None
     assert all(rate.startswith("librispeech:dev-clean") or rate == "librispeech:dev-other" for rate in result.rates)
+
+
+@pytest.mark.parametrize("name", set(ABLATIONS) - {"ablations/base"})
+def test_the_members_of_an_ablation_differ_from_its_base_in_what_it_is_about(name):
+    members = sweep.members(recipes.read(name))
+    assert len(members) == ABLATIONS[name] == len({recipes.digest(member.recipe) for member in members})
+    base = recipes.load("ablations/base").model_dump()
+    about = {"token_rate": "speech_input", "input_kind": "speech_input", "attention": "speech_attention", "layers": "tune", "data_amount": "data"}
+    for member in members:
+        ours = member.recipe.model_dump()
+        differ = {key for key in ours["model"] if ours["model"][key] != base["model"][key]} | {k for k in ("data", "tune") if ours[k] != base[k]}
+        allowed = {about.get(name.rpartition("/")[2], "init"), "init", "fresh"} | (
+            {"backbone", "tokenizer", "tune"} if "init=random" in member.label else set()
+        )
+        assert differ <= allowed, member.label
+
+
+def test_token_rates_and_sizes_at_phis_width():
+    """arXiv 2606.10231's 8x front end and its neighbours, on the meta device: 25,205,760 parameters is Phi-4-multimodal's own count."""
+    rates, sizes = {}, {}
+    for member in sweep.members(recipes.read("ablations/token_rate")):
+        with torch.device("meta"):
+            made = build_speech_input(member.recipe.model.speech_input, 3072, 80)
+        rates[member.values["hz"]] = 100 / made.stride
+        sizes[member.values["hz"]] = sum(p.numel() for p in made.parameters())
+        positions = member.recipe.train.tokens_per_batch * member.recipe.train.accumulate
+        assert 480 < positions / (12.3 * rates[member.values["hz"]] + 45) < 580  # utterances a step: LibriSpeech's 12.3 s and 45 positions of text
+    assert rates == {name: float(name) for name in ("100", "50", "25", "12.5", "6.25")}
+    assert sizes["12.5"] == 25_205_760
+    assert [round(sizes[name] / 1e6, 1) for name in ("50", "25", "6.25")] == [54.5, 34.6, 21.0]  # stack of 42.0, 22.0, 8.4 M and 12.6 M of projection
+    with torch.device("meta"):
+        kinds = [build_speech_input(m.recipe.model.speech_input, 3072, 80) for m in sweep.members(recipes.read("ablations/input_kind"))]
+    assert [16000 / k.stride if k.reads == "wave" else 100 / k.stride for k in kinds] == [12.5] * 3
+
+
+@pytest.mark.parametrize("name", ["ablations/base", "ablations/input_kind", "ablations/token_rate"])
+def test_ablations_train_with_a_small_model(name, tmp_path):
+    """Everything of the recipe but the downloaded model: its sources, batches and speech inputs, over a random language model of width 32."""
+    make_librispeech(tmp_path / "data")
+    tiny = "{model_type: llama, hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 1, intermediate_size: 64}"
+    overrides = [
+        f"data.root={tmp_path / 'data'}",
+        "model.init=null",
+        "model.fresh=[]",
+        "tune={}",
+        f"model.backbone={tiny}",
+        "train.epochs=null",
+        *SMALL,
+    ]
+    overrides += ["model.prompt='<|speech|>go'", "model.tokenizer.vocab_size=40", "train.gradient_checkpointing=false", "train.row_tokens=512"]
+    if name == "ablations/base":
+        overrides += ["model.speech_input.channels=8", "model.speech_input.hidden=16"]
+        ones = [recipes.load(name, overrides)]
+    else:
+        ones = [m.recipe for m in sweep.members(recipes.read(name, overrides)) if m.recipe.model.speech_input["kind"] != "mel-conv"]
+    for number, one in enumerate(ones):
+        result = train(one, tmp_path / f"run{number}")
+        assert result is not None and set(result.rates) == {"librispeech:dev-clean", "librispeech:dev-other"}

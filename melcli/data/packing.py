@@ -134,6 +134,10 @@ class BatchPlan:
         rest = epochs - int(epochs)
         return whole + (round(rest * len(self.batches(int(epochs)))) if rest else 0)
 
+    def positions(self, batches: int) -> int:
+        """Positions of utterances, padding left out, in the first so many batches of the training."""
+        return sum(int(self.lengths[list(row)].sum()) for number in range(batches) for row in self.locate(number)[1])
+
     def largest(self, epoch: int = 0) -> Batch:
         """The batch with the most positions after padding, to try memory with."""
         return max(self.batches(epoch), key=lambda batch: len(batch) * max(self.lengths[list(row)].sum() for row in batch))

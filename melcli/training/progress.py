@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
 from melcli import console
 
@@ -87,3 +88,33 @@ class ProgressLines(TrainerCallback):
             f"left {clock(left)}",
         ]
         return " | ".join(parts)
+
+
+class Stopwatch(TrainerCallback, ExportableState):
+    """Seconds of training, evaluation and saving left out, over all runs that resumed one another: they are kept in the checkpoints."""
+
+    def __init__(self) -> None:
+        self.seconds = self._last = 0.0
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"args": {}, "attributes": {"seconds": self.seconds}}
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        kept = state.stateful_callbacks.setdefault(type(self).__name__, self.state())  # older checkpoints hold none
+        self.seconds = kept["attributes"]["seconds"]
+        self._start()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        before = self._last
+        self._start()
+        self.seconds += self._last - before
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._start()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        self._last = time.perf_counter()

@@ -155,6 +155,31 @@ def test_train_on_several_devices(melcli: Melcli, calls: list[Any], tmp_path: Pa
     assert melcli("train", path, "--devices", 2).code == 0 and len(calls) == len(launched) == len(joined) == 1
 
 
+def test_train_of_a_sweep_hands_its_flags_on(melcli: Melcli, calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from melcli import launch, sweep_run
+
+    told: list[Any] = []
+    monkeypatch.setattr(sweep_run, "run", lambda members, out, **options: told.append((members, out, options)) or sweep_run.outcomes(members, out))
+    (tmp_path / "s.yaml").write_text(RECIPE + "sweep: {grid: {seed: [1, 2]}}\n")
+    path = tmp_path / "s.yaml"
+    flags = ["--jobs", 3, "--only", "seed=2", "--smoke", 5, "--devices", 2, "--offline", "--resume", "auto", "-q"]
+    ran = melcli("train", path, "train.lr=0.5", "-o", tmp_path / "out", *flags)
+    assert ran.code == 0 and calls == [], ran.err
+    ((members, out, options),) = told
+    assert out == tmp_path / "out" and [m.recipe.train.lr for m in members] == [0.5, 0.5]
+    assert [m.label for m in options["chosen"]] == ["seed=2"] and options["jobs"] == 3
+    assert options["options"] == ["--devices", "2", "--smoke", "5", "--offline", "--quiet"]
+    listed = melcli("train", path, "--dry-run", "--only", "seed=2")
+    assert listed.code == 0 and listed.out.split()[3:6] == ["seed=2", "to", "do"] and "seed=1" not in listed.out and len(told) == 1
+    refused = melcli("train", path, "--resume", "checkpoint-3")
+    assert refused.code == 2 and "a sweep goes on from the last checkpoint" in refused.err
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    assert "--jobs and --only are for recipes with a sweep" in melcli("train", tmp_path / "r.yaml", "--jobs", 2).err
+    assert "--jobs and --only are for recipes with a sweep" in melcli("train", tmp_path / "r.yaml", "--only", "x").err
+    monkeypatch.setattr(launch, "is_worker", lambda: True)
+    assert "a sweep starts its own processes" in melcli("train", path).err and calls == [] and len(told) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -245,7 +270,7 @@ def test_score_on_several_devices(melcli: Melcli, transcriber: FakeTranscriber, 
 
 TESTED = {
     "featurize": {*FEATURIZE, "--plot", "--out"},
-    "train": {*TRAIN, "--print-config", "--devices"},
+    "train": {*TRAIN, "--print-config", "--devices", "--jobs", "--only"},
     "finetune": {*TRAIN, "--print-config", "--devices", "--from"},
     "transcribe": {*LOADS, "--format", "--out", "--recursive", "--skip-existing", "--beam", "--ctc-weight", "--quiet", "--verbose"},
     "score": {
@@ -264,6 +289,7 @@ TESTED = {
         "--compare",
         "--report",
         "--worst",
+        "--skip-layers",
         "--root",
         "--beam",
         "--ctc-weight",
