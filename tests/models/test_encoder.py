@@ -24,7 +24,7 @@ from melcli.models.speech_input import build_speech_input, settle_speech_input
 from tests.models.conftest import make_model
 from tests.models.encoder_makers import ENCODERS, WHISPER, native, saved
 
-SAMPLES = (9000, 3203, 16000, 401, 9000, 17, 7999)
+SAMPLES = (9000, 3203, 16000, 401, 9000, 17, 7999, 6400)
 FRAMES = (97, 40, 1, 163, 8, 71, 80, 81)
 
 
