@@ -20,7 +20,6 @@ from pathlib import Path
 
 import torch
 from figures import write
-from peft import LoraConfig, inject_adapter_in_model
 
 from melcli.audio.mel import log_mel
 from melcli.audio.mel_spec import preset
@@ -179,6 +178,14 @@ def in_milliseconds(free: float, encoder: float) -> dict[str, float]:
     return {"encoder_free_ms": round(1000 * free, 1), "encoder_ms": round(1000 * encoder, 1), "ratio": round(encoder / free, 2)}
 
 
+def freeze_but_for_lora(model: SpeechLM, rank: int) -> None:
+    """Leave the speech input and an adapter on every linear layer of the language model to train."""
+    from peft import LoraConfig, inject_adapter_in_model  # after melcli, whose guard it needs where torchaudio is built for CUDA
+
+    model.llm.requires_grad_(False)
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=r".*_proj"), model.llm)
+
+
 def trainer(model: SpeechLM, batch: dict[str, torch.Tensor], device: str, dtype: torch.dtype) -> Callable[[], None]:
     """A training step over the parameters that train."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -242,9 +249,7 @@ def main() -> None:
     for what in options.train.split(","):
         if what == "lora":
             for model in models.values():
-                model.llm.requires_grad_(False)
-                rank = max(1, 320 // options.width)
-                inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=r".*_proj"), model.llm)
+                freeze_but_for_lora(model, max(1, 320 // options.width))
                 model.to(device)
         for model in models.values():
             model.train()

@@ -56,8 +56,9 @@ def plot_sweep(found: Sequence[Outcome], path: Path) -> None:
         axis.set_xlabel(across)
         axis.set_ylabel("WER %")
         axis.set_ylim(bottom=0)
-        if rest:
-            axis.legend(title=", ".join(rest), fontsize=8)
+    if rest:
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, title=", ".join(rest), fontsize=8, loc="outside right upper")
     figure.savefig(path, dpi=120)
 
 

@@ -57,7 +57,7 @@ def native(name: str) -> torch.nn.Module:
     model = ParakeetEncoder(config) if name == "parakeet" else AutoModel.from_config(config)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            if parameter.dim() > 1 and "embed_positions" not in key:
+            if "embed_positions" not in key:
                 parameter.add_(0.05 * torch.randn_like(parameter))
     return model.eval()
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 from transformers import (
     AutoConfig,
+    ParakeetCTCConfig,
     ParakeetFeatureExtractor,
+    ParakeetForCTC,
     SeamlessM4TFeatureExtractor,
     Wav2Vec2FeatureExtractor,
     WhisperConfig,
@@ -24,7 +26,7 @@ from melcli.models.speech_input import build_speech_input, settle_speech_input
 from tests.models.conftest import make_model
 from tests.models.encoder_makers import ENCODERS, WHISPER, native, saved
 
-SAMPLES = (9000, 3203, 16000, 401, 9000, 17, 7999)
+SAMPLES = (9000, 3203, 16000, 401, 9000, 17, 7999, 6400)
 FRAMES = (97, 40, 1, 163, 8, 71, 80, 81)
 
 
@@ -231,3 +233,14 @@ def test_checkpoints_that_hold_no_encoder_are_named(tmp_path):
         front.load_pretrained({"model": str(tmp_path / "pickled")})
     with pytest.raises(ConfigError, match=r"speech_input.model: nowhere/no-such-encoder: not a folder, and not to be had from the hub"):
         settle_speech_input({"kind": "encoder", "model": "nowhere/no-such-encoder"}, offline=True)
+
+
+def test_the_encoder_inside_a_parakeet_recogniser_is_taken(tmp_path):
+    fields = {key: value for key, value in ENCODERS["parakeet"].items() if key != "model_type"}
+    theirs = ParakeetForCTC(ParakeetCTCConfig(vocab_size=20, pad_token_id=0, encoder_config=fields))
+    theirs.save_pretrained(tmp_path / "ctc")
+    options = {"kind": "encoder", "model": str(tmp_path / "ctc")}
+    front = build_speech_input(settle_speech_input(options), 8, 80)
+    front.load_pretrained({"model": options["model"]})
+    assert front.family.config.model_type == "parakeet_encoder"
+    torch.testing.assert_close(front.encoder.state_dict(), theirs.encoder.state_dict())
