@@ -20,6 +20,7 @@ from melcli.errors import CheckpointError, ConfigError
 from melcli.models import causal_lm, chat, checkpoint, lora
 from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN, SpeechLMConfig
 from melcli.models.coverage import Coverage, Patterns, sizes, some
+from melcli.models.phi4mm import read_phi4mm
 from melcli.models.speech_input import build_speech_input
 from melcli.models.speech_lm import SpeechLM
 from melcli.recipe import ModelSection, Recipe
@@ -71,7 +72,8 @@ def from_nothing(recipe: Recipe, tokenizer: Any, alphabet: str | None) -> Starte
     stops = [tokenizer.convert_tokens_to_ids(STOP_TOKEN)]
     text_config = _text_config(section, len(tokenizer))
     text_config.bos_token_id = None
-    config = speech_config(recipe, text_config, tokenizer, prompt, stops, alphabet)
+    speech = tokenizer.convert_tokens_to_ids(SPEECH_TOKEN)
+    config = speech_config(recipe, text_config, tokenizer.pad_token_id, prompt, stops, alphabet, speech_token_id=speech)
     try:
         model = SpeechLM(config)
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
@@ -96,35 +98,32 @@ def start(origin: Origin, recipe: Recipe, alphabet: str | None) -> Started:
     config = started.model.config
     if recipe.tune.llm == "lora" and config.lora is None:
         _add_lora(started, recipe)
-    fresh.check_used([*started.coverage.fresh, *started.coverage.loaded])
+    fresh.check_used([*started.coverage.fresh, *started.coverage.loaded, *started.coverage.left])
     stops = " ".join(started.tokenizer.convert_ids_to_tokens(config.stop_token_ids))
     started.decided |= {"prompt": f"{config.prompt!r}, then the transcript, then {stops}"}
     return started
 
 
-def speech_config(
-    recipe: Recipe, text_config: PretrainedConfig, tokenizer: Any, prompt: str, stops: list[int], alphabet: str | None, attention: str = "causal"
-) -> SpeechLMConfig:
-    """The configuration of a recipe's model around a backbone. attention: that of the model begun from, where the recipe leaves it open."""
+def speech_config(recipe: Recipe, text_config: PretrainedConfig, pad: int, prompt: str, stops: list[int], alphabet: str | None, **more: Any):
+    """The SpeechLMConfig of a recipe around a backbone. more: fields that the recipe leaves open, as the model begun from has them."""
     section = recipe.model
     text_config.use_cache = True
-    text_config.pad_token_id = tokenizer.pad_token_id
+    text_config.pad_token_id = pad
     text_config.eos_token_id = stops[0] if len(stops) == 1 else stops
     return SpeechLMConfig(
         text_config=text_config,
         speech_input=section.speech_input,
         mel=preset(recipe.data.mel).model_dump(),
-        speech_attention=section.speech_attention or attention,
         ctc_weight=section.ctc_weight,
         ctc_alphabet=alphabet,
         ctc_rate=section.ctc_rate,
         ce_weight=section.ce_weight,
         label_smoothing=section.label_smoothing,
         prompt=prompt,
-        speech_token_id=tokenizer.convert_tokens_to_ids(SPEECH_TOKEN),
         stop_token_ids=stops,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=pad,
         max_seconds=recipe.data.max_seconds,
+        **{**more, "speech_attention": section.speech_attention or more.get("speech_attention", "causal")},
     )
 
 
@@ -157,7 +156,8 @@ def _from_llm(origin: Origin, recipe: Recipe, alphabet: str | None, fresh: Patte
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(stops[-1])
     decided = {"tokens": causal_lm.fit_vocabulary(llm, tokenizer, added)} if added else {}
-    model = _empty(speech_config(recipe, llm.config, tokenizer, prompt, stops, alphabet))
+    speech = tokenizer.convert_tokens_to_ids(SPEECH_TOKEN)
+    model = _empty(speech_config(recipe, llm.config, tokenizer.pad_token_id, prompt, stops, alphabet, speech_token_id=speech))
     model.llm = llm
     wanted = _wanted(model)
     random = [name for name in wanted if name in coverage.fresh or not name.startswith("llm.")]
@@ -167,35 +167,56 @@ def _from_llm(origin: Origin, recipe: Recipe, alphabet: str | None, fresh: Patte
 
 def _from_ours(origin: Origin, recipe: Recipe, alphabet: str | None, fresh: Patterns, drop: Patterns) -> Started:
     """A model of ours: all tensors by name, but those that `fresh` and `drop` say."""
-    section, theirs = recipe.model, checkpoint.load_config(origin.folder)
+    theirs = checkpoint.load_config(origin.folder)
     tokenizer = causal_lm.read_tokenizer(origin.folder)
     causal_lm.check_vocabulary(theirs.vocab_size, tokenizer, origin.name)
+    tensors = {name.replace(".base_layer.", "."): tensor for name, tensor in checkpoint.read_tensors(origin.folder).items()}
+    return _from_speech_lm(origin, recipe, theirs, tokenizer, tensors, alphabet, fresh, drop)
+
+
+def _from_phi(origin: Origin, recipe: Recipe, alphabet: str | None, fresh: Patterns, drop: Patterns) -> Started:
+    """Phi-4-multimodal in either layout: language model, speech LoRA and front end are its own, vision and what else is not heard is left."""
+    phi = read_phi4mm(origin.folder, recipe.model.speech_input)
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"speech_input": phi.config.speech_input})})
+    started = _from_speech_lm(origin, recipe, phi.config, phi.tokenizer, phi.tensors, alphabet, Patterns([*fresh.patterns, "^ctc_head"], ""), drop)
+    started.coverage.left |= phi.left
+    started.coverage.groups |= phi.groups
+    return started
+
+
+def _from_speech_lm(
+    origin: Origin,
+    recipe: Recipe,
+    theirs: SpeechLMConfig,
+    tokenizer: Any,
+    tensors: dict[str, Tensor],
+    alphabet: str | None,
+    fresh: Patterns,
+    drop: Patterns,
+) -> Started:
+    """The recipe's model from the configuration and the tensors of another SpeechLM, its adapters' beside the weights and not around them."""
+    section = recipe.model
     prompt = _prompt(section, tokenizer, origin.name, theirs.prompt, section.prompt == "chat")
     text_config = theirs.text_config if section.backbone is None else _text_config(section, theirs.vocab_size)
     heard = theirs.ctc_alphabet if theirs.ctc_weight > 0 and not fresh("ctc_head.weight") else alphabet
-    config = speech_config(recipe, text_config, tokenizer, prompt, theirs.stop_token_ids, heard, theirs.speech_attention)
+    kept = {name: getattr(theirs, name) for name in ("speech_token_id", "end_token_ids", "speech_attention")}
+    config = speech_config(recipe, text_config, theirs.pad_token_id, prompt, theirs.stop_token_ids, heard, **kept)
     model = _empty(config)
     wanted = _wanted(model)
     if not all(fresh(name) for name in wanted if name.startswith("speech_input.")) and (gap := config.mel_spec.difference(theirs.mel_spec)):
         raise ConfigError(f"data.mel: the features differ from those of model.init {origin.name}: {gap}; or model.fresh: [speech_input]")
-    tensors = {name.replace(".base_layer.", "."): tensor for name, tensor in checkpoint.read_tensors(origin.folder).items()}
     adapters = {name: tensors.pop(name) for name in [*tensors] if lora.is_lora(name)}
     coverage = _match(origin, wanted, tensors, fresh, drop)
     _assign(model, {name: tensors[name].float() for name in coverage.loaded} | _random(model, [*coverage.fresh]))
     started = Started(model, tokenizer, coverage)
     _take_lora(started, origin, recipe, theirs.lora, adapters, fresh, drop)
-    if added := causal_lm.add_tokens(tokenizer, tokens_of(prompt)):
+    if added := causal_lm.add_tokens(tokenizer, [token for token in tokens_of(prompt) if token != SPEECH_TOKEN]):
         started.decided["tokens"] = causal_lm.fit_vocabulary(model.llm, tokenizer, added)
         model.config.text_config = model.llm.config
     for name in ("prompt", "speech_attention"):
         if (now := getattr(config, name)) != (then := getattr(theirs, name)):
-            started.decided[name.replace("_", " ")] = f"{now!r} where {origin.name} had {then!r}"
+            started.decided[f"new {name.replace('_', ' ')}"] = f"{now!r} where {origin.name} had {then!r}"
     return started
-
-
-def _from_phi(origin: Origin, recipe: Recipe, alphabet: str | None, fresh: Patterns, drop: Patterns) -> Started:
-    """Phi-4-multimodal in either layout."""
-    raise NotImplementedError
 
 
 # --- their parts ---------------------------------------------------------------------------------------------------------------------------
@@ -284,11 +305,13 @@ def _take_lora(
         raise ConfigError(f"model.fresh, model.drop: of the adapters of {origin.name} either all or none; add 'lora_'")
     keep = recipe.tune.llm == "lora"
     options = lora_options(recipe)
-    if keep and theirs is not None and (gap := {k: v for k, v in theirs.items() if k in ("rank", "alpha", "targets") and options[k] != v}):
-        said = ", ".join(f"tune.lora.{key}={value}" for key, value in gap.items())
-        raise ConfigError(f"tune.lora: {origin.name} has adapters of its own with {said}; say so too, or start new ones: model.fresh: [lora_]")
-    model = started.model
-    lora.add_lora(model, theirs or options)
+    model, theirs = started.model, theirs or options
+    gap = [f"tune.lora.{key}={theirs[key]}" for key in ("rank", "alpha") if options[key] != theirs[key]]
+    if keep and lora.target_names(model.llm, options["targets"]) != lora.target_names(model.llm, theirs["targets"]):
+        gap.append(f"tune.lora.targets={theirs['targets']}")
+    if keep and gap:
+        raise ConfigError(f"tune.lora: {origin.name} has adapters with {' '.join(gap)}; say so too, or start new ones: model.fresh: [lora_]")
+    lora.add_lora(model, {**theirs, "dropout": options["dropout"]})
     if problem := lora.mismatch(model, adapters):
         raise CheckpointError(f"model.init {origin.name} {problem}")
     model.load_state_dict({name: tensor.float() for name, tensor in adapters.items()}, strict=False)

@@ -300,7 +300,7 @@ def test_ours_with_other_features_or_another_shape(recipe_file, ours):
         begin(recipe_file, f"model.init={ours}", "model.speech_input.channels=16", *CTC)
     assert begin(recipe_file, f"model.init={ours}", "data.mel=whisper-80", "model.fresh=[speech_input]", *CTC).coverage.fresh
     started = begin(recipe_file, f"model.init={ours}", "model.speech_attention=causal", "model.prompt=<|listen|><|speech|>", *CTC)
-    assert started.decided["speech attention"].startswith("'causal' where")
+    assert started.decided["new speech attention"].startswith("'causal' where")
     assert started.decided["tokens"].startswith("<|listen|> added")
     assert begin(recipe_file, f"model.init={ours}", "model.speech_attention=null", *CTC).model.config.speech_attention == "bidirectional"
 
@@ -313,7 +313,7 @@ def test_adapters_of_ours_are_kept_merged_or_left(recipe_file, ours):
         torch.testing.assert_close(merged.model.eval()(input_ids=ids).logits, kept(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
     assert merged.model.config.lora is None
     assert "added to its weights" in merged.decided["LoRA"]
-    with pytest.raises(ConfigError, match=r"adapters of its own with tune\.lora\.rank=4; say so too"):
+    with pytest.raises(ConfigError, match=r"has adapters with tune\.lora\.rank=4; say so too"):
         begin(recipe_file, f"model.init={ours}", "tune.lora.rank=8", *CTC)
     anew = begin(recipe_file, f"model.init={ours}", "tune.lora.rank=8", "model.fresh=[lora_]", *CTC)
     assert lora.lora_is_zero(anew.model)
