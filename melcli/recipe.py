@@ -86,7 +86,8 @@ class LoraSection(Section):
     alpha: float = Field(32.0, gt=0, description="the update is scaled by alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: str = Field(
-        r"(q|k|v|o|qkv|gate|up|down|gate_up)_proj|dense|fc1|fc2", description="pattern that the last part of a module's name must match in full"
+        r"(q|k|v|o|qkv|gate|up|down|gate_up)_proj|query_key_value|dense(_h_to_4h|_4h_to_h)?|fc1|fc2",
+        description="pattern that the last part of a module's name must match in full",
     )
     layers: str | None = Field(None, description="layers whose adapters train, such as 0-23 or 0-3,8; the others keep theirs as they are")
     merge: bool = Field(False, description="add the adapters to the weights, in float32, when training is done")

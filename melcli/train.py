@@ -331,7 +331,8 @@ def finish(run: Run, trainer: SpeechTrainer, smoke: bool = False) -> TrainResult
     }
     dtype = DTYPES[run.recipe.train.weights]
     checkpoint.save(folder, model, run.processor, dtype=dtype, extra=extra)
-    gap = verify.check_written(folder, model, verify.one_batch(run.data.features, run.encoders, run.text_ids, run.processor), dtype)
+    plain = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # without autocast around it
+    gap = verify.check_written(folder, plain, verify.one_batch(run.data.features, run.encoders, run.text_ids, run.processor), dtype)
     console.note(f"written and read again: logits within {gap:.1e}")
     return TrainResult(folder, chosen, rates)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from melcli.models.config import SPEECH_TOKEN
 
 PLAIN = f"{SPEECH_TOKEN}<|transcribe|>"
 ANSWER = "melcli"
+TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 DATE = datetime(2024, 7, 26)  # for templates that write today's: with that, a training resumed tomorrow would be another one
 
 
@@ -38,7 +40,8 @@ def chat_prompt(tokenizer: Any, instruction: str, name: str) -> str:
 
 def _rendered(tokenizer: Any, messages: list[dict[str, str]], name: str, **options: Any) -> str:
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, enable_thinking=False, strftime_now=DATE.strftime, **options)
+        template = TODAY.sub(lambda call: repr(DATE.strftime(call[2])), tokenizer.get_chat_template())
+        return tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, enable_thinking=False, **options)
     except Exception as error:  # a template is a program of the checkpoint's
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"model.prompt chat: the chat template of {name} cannot be used ({reason}); write the prompt out") from None

@@ -67,6 +67,10 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         if not getattr(module, "_keeps_its_init", False):
             super()._init_weights(module)
 
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        """Writes tensors under the names they have here, whatever the backbone's family calls them in its own files."""
+        return super().save_pretrained(*args, **{"save_original_format": False, **kwargs})
+
     def get_input_embeddings(self) -> nn.Module:
         return self.llm.get_input_embeddings()
 
