@@ -39,15 +39,14 @@ REQUIRED = (  # the native class's defaults are not the checkpoint's: nothing he
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
     *("hidden_act", "rms_norm_eps", "max_position_embeddings", "original_max_position_embeddings", "tie_word_embeddings"),
 )
-OPTIONAL = (
-    *("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "sliding_window", "initializer_range", "bos_token_id"),
-    *("resid_pdrop", "embd_pdrop", "attention_dropout"),
-)
+OPTIONAL = (*("sliding_window", "initializer_range", "bos_token_id", "resid_pdrop", "embd_pdrop", "attention_dropout"),)
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+REMOTE_LORA = {"r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "dp", "target_modules": "layer"}  # peft's word, the remote code's
 
 LAYER = r"model\.layers\.\d+\."
 AUDIO = r"model\.embed_tokens_extend\.audio_embed\."
 ENCODER = rf"{AUDIO}encoder\."
-BLOCK = rf"{ENCODER}(encoders\.\d+\."
 ADAPTED = r"(model\.layers\.\d+\.\w+\.\w+)\.lora_([AB])\."
 VALUES = r"(weight|bias)"
 
@@ -62,11 +61,11 @@ KEPT = (  # a tensor of the file, our name for it; the first that matches in ful
     (rf"{AUDIO}((?:up|down)_proj_for_speech)\.{VALUES}", r"speech_input.\1.\2"),
 )
 CONFORMER = (  # kept where the speech input is `phi4mm-encoder`
-    (rf"{BLOCK}feed_forward_(?:in|out)\.)net\.0\.linear\.{VALUES}", r"speech_input.\1gate_up_proj.\2"),
-    (rf"{BLOCK}feed_forward_(?:in|out)\.)net\.2\.{VALUES}", r"speech_input.\1down_proj.\2"),
-    (rf"{BLOCK}self_attn\.)linear_([qkv])\.{VALUES}", r"speech_input.\1\2_proj.\3"),
-    (rf"{BLOCK}self_attn\.)linear_out\.{VALUES}", r"speech_input.\1o_proj.\2"),
-    (rf"{BLOCK}[\w.]+)", r"speech_input.\1"),
+    (rf"{ENCODER}(encoders\.\d+\.feed_forward_(?:in|out))\.net\.0\.linear\.{VALUES}", r"speech_input.\1.gate_up_proj.\2"),
+    (rf"{ENCODER}(encoders\.\d+\.feed_forward_(?:in|out))\.net\.2\.{VALUES}", r"speech_input.\1.down_proj.\2"),
+    (rf"{ENCODER}(encoders\.\d+\.self_attn)\.linear_([qkv])\.{VALUES}", r"speech_input.\1.\2_proj.\3"),
+    (rf"{ENCODER}(encoders\.\d+\.self_attn)\.linear_out\.{VALUES}", r"speech_input.\1.o_proj.\2"),
+    (rf"{ENCODER}(encoders\.\d+\.[\w.]+)", r"speech_input.\1"),
     (rf"{ENCODER}(relative_attention_bias_layer\.bias_values\.weight)", r"speech_input.\1"),
 )
 LEFT = (  # what a recogniser of speech has no place for, and what it is
@@ -117,11 +116,8 @@ def read_phi4mm(folder: Path, speech_input: Mapping[str, Any] | None = None) -> 
     tokenizer = _tokenizer(folder)
     check_vocabulary(_required(folder, fields, "vocab_size"), tokenizer, str(folder))
     stops = [_token_id(folder, tokenizer, name) for name in STOPS]
-    text_config = _text_config(folder, fields)
-    text_config.pad_token_id = tokenizer.pad_token_id
-    text_config.eos_token_id = stops
     config = SpeechLMConfig(
-        text_config=text_config,
+        text_config=_text_config(folder, fields, eos_token_id=stops, pad_token_id=tokenizer.pad_token_id),
         speech_input=options,
         mel=preset(MEL).model_dump(),
         prompt=PROMPT,
@@ -182,9 +178,6 @@ def _rename(folder: Path, tensors: Mapping[str, Tensor], conformer: bool) -> tup
     return kept, sizes(tensors, groups), groups
 
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-
-
 def _adapter_file(folder: Path, declared: bool) -> dict[str, Tensor]:
     """The speech LoRA of the native layout, which lies in a folder of its own; nothing where there is none."""
     if not declared:
@@ -206,7 +199,7 @@ def _sizes_in(path: Path) -> dict[str, int]:
     if not path.exists():
         return {}
     with safe_open(path, "pt") as file:
-        return {name: torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys()}  # noqa: SIM118
+        return {name: torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys()}
 
 
 # --- the adapter ---------------------------------------------------------------------------------------------------------------------------
@@ -216,12 +209,7 @@ def _declared_lora(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any] | 
     """What a checkpoint says of its speech LoRA, in peft's words; None where it says nothing, because it was merged."""
     if fields["model_type"] == "phi4mm":
         said = fields.get("speech_lora")
-        return said and {
-            "r": said.get("r"),
-            "lora_alpha": said.get("lora_alpha"),
-            "lora_dropout": said.get("dp"),
-            "target_modules": said.get("layer"),
-        }
+        return said and {name: said.get(theirs) for name, theirs in REMOTE_LORA.items()}
     path = folder / "speech-lora" / "adapter_config.json"
     if not path.exists():
         return None
@@ -275,13 +263,14 @@ def _required(folder: Path, fields: Mapping[str, Any], *path: str) -> Any:
     return value
 
 
-def _text_config(folder: Path, fields: Mapping[str, Any]) -> PretrainedConfig:
-    """The configuration of the language model alone: a Phi3ForCausalLM's."""
-    if "rope_scaling" not in fields and "rope_parameters" not in fields:
-        raise CheckpointError(f"{folder / 'config.json'}: rope_scaling is missing")
+def _text_config(folder: Path, fields: Mapping[str, Any], **ids: Any) -> PretrainedConfig:
+    """The configuration of the language model alone: a Phi3ForCausalLM's. Rotary settings are in one place, as transformers 5 has them."""
+    rope = dict(_required(folder, fields, "rope_parameters" if "rope_parameters" in fields else "rope_scaling"))
+    rope["rope_type"] = rope.pop("type", None) or rope.get("rope_type")
+    rope |= {name: _required(folder, fields, name) for name in ("rope_theta", "partial_rotary_factor") if name not in rope}
     chosen = {name: _required(folder, fields, name) for name in REQUIRED} | {name: fields[name] for name in OPTIONAL if name in fields}
     try:
-        return AutoConfig.for_model("phi3", **chosen)
+        return AutoConfig.for_model("phi3", rope_parameters=rope, **chosen, **ids)
     except Exception as error:  # transformers checks each field in its own way
         raise CheckpointError(f"{folder / 'config.json'}: {(str(error).splitlines() or ['?'])[0][:200]}") from None
 
@@ -313,9 +302,10 @@ def _speech_input(folder: Path, fields: Mapping[str, Any], given: Mapping[str, A
         return dict(given)
     if (bins := said(("input_size",), "input_size")) != preset(MEL).n_mels:
         raise CheckpointError(f"{folder / 'config.json'}: its features have {bins} mel bins, those of the mel preset {MEL} {preset(MEL).n_mels}")
-    downsampling = fields["embd_layer"]["audio_embd_layer"] if remote else fields["audio_config"]
-    if downsampling.get("downsample_rate", 1) != 1:
+    if _required(folder, fields, *(("embd_layer", "audio_embd_layer") if remote else ("audio_config",)), "downsample_rate") != 1:
         raise CheckpointError(f"{folder / 'config.json'}: downsample_rate is not 1, which no Phi-4-multimodal has")
+    if kind == "phi4mm-encoder" and (size := said(("chunk_size",), "chunk_size")) != -1:
+        raise CheckpointError(f"{folder / 'config.json'}: chunk_size is {size}: an encoder that hears in chunks is no phi4mm-encoder")
     names = FRONT | (BLOCKS if kind == "phi4mm-encoder" else {})
     return {"kind": kind, "norm": "global", **{name: said(*where) for name, where in names.items()}, **given}
 
