@@ -192,7 +192,18 @@ def test_a_prompt_holds_the_speech_once(tmp_path: Path, prompt: str, times: int)
 
     path = tmp_path / "r.yaml"
     path.write_text("name: x\ndata: {train: [{source: a.jsonl}]}\nmodel: {backbone: {model_type: llama}}\ntrain: {steps: 1}\n")
-    assert recipe.load(str(path)).model.prompt.count("<|speech|>") == 1
+    assert recipe.load(str(path)).model.prompt == "auto"
+    assert recipe.load(str(path), ["model.prompt=<|speech|> said"]).model.prompt == "<|speech|> said"
     with pytest.raises(ConfigError, match=rf"must hold <\|speech\|> once, where the audio goes, and holds it {times} times"):
         recipe.load(str(path), [f"model.prompt='{prompt}'"])
     recipe.load(str(path), [f"model.prompt='{prompt}'", "data.task=text"])
+
+
+def test_a_model_begins_somewhere(tmp_path: Path) -> None:
+    from melcli import recipe
+
+    path = tmp_path / "r.yaml"
+    path.write_text("name: x\ndata: {train: [{source: a.jsonl}]}\nmodel: {}\ntrain: {steps: 1}\n")
+    with pytest.raises(ConfigError, match=r"give model\.init, a model to start from, or model\.backbone"):
+        recipe.load(str(path))
+    assert recipe.load(str(path), ["model.init=tiny-en"]).model.backbone is None
