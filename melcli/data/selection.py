@@ -4,20 +4,23 @@
     digits:strings?count=2000&seed=1             options of the corpus itself go to the corpus
     talks/dev.jsonl?limit=100&seed=0             100 utterances drawn with seed 0
     speechocean762:train?words=zero,one,two      utterances that hold no other words
+    robotutor:stories?fold=1-19/20               nineteen of twenty parts by what is said: no text is in two of them
 
 Without a seed `limit` keeps the first utterances; with one it draws them, in the order of the source, so that the sample spreads over speakers.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
+import re
 from collections.abc import Iterable
 from urllib.parse import unquote_plus
 
 from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError, nearest
 
-KEYS = ("speakers", "without", "words", "limit", "seed")
+KEYS = ("speakers", "without", "words", "fold", "limit", "seed")
 
 
 def parse(text: str, source: str, extra_keys: Iterable[str] = ()) -> dict[str, str]:
@@ -79,6 +82,21 @@ def by_words(utterances: list[Utterance], options: dict[str, str]) -> list[Utter
     return [u for u in utterances if u.text and set(u.text.lower().split()) <= allowed]
 
 
+def by_fold(utterances: list[Utterance], options: dict[str, str], source: str) -> list[Utterance]:
+    """Utterances whose text falls, by its hash, into the folds `A/N` or `A-B/N`, counted from 0: the same text always into the same one."""
+    if "fold" not in options:
+        return utterances
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?/(\d+)", options["fold"])
+    first, last, count = (int(found[1]), int(found[2] or found[1]), int(found[3])) if found else (0, 0, 0)
+    if not first <= last < count:
+        raise ManifestError(f"{source}: fold={options['fold']} is neither A/N nor A-B/N with A <= B < N")
+
+    def fold(text: str) -> int:
+        return int.from_bytes(hashlib.blake2b(" ".join(text.lower().split()).encode(), digest_size=8).digest(), "big") % count
+
+    return [u for u in utterances if first <= fold(u.text or u.id) <= last]
+
+
 def limited(utterances: list[Utterance], options: dict[str, str], source: str) -> list[Utterance]:
     """What `limit` and `seed` keep, in the order of the source."""
     limit = number(options, "limit", source, len(utterances), least=1)
@@ -93,7 +111,8 @@ def limited(utterances: list[Utterance], options: dict[str, str], source: str) -
 
 def select(utterances: list[Utterance], options: dict[str, str], source: str) -> list[Utterance]:
     """The utterances that all the options of a source keep. ManifestError where nothing is left."""
-    kept = limited(by_words(by_speaker(utterances, options, source), options), options, source)
+    kept = by_words(by_speaker(utterances, options, source), options)
+    kept = limited(by_fold(kept, options, source), options, source)
     if utterances and not kept:
         raise ManifestError(f"{source}: the options leave no utterance of {len(utterances)}")
     return kept
