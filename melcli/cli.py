@@ -39,6 +39,10 @@ Beams = Annotated[int | None, typer.Option(min=1, metavar="N", help="Hypotheses 
 CtcWeight = Annotated[
     float | None, typer.Option(min=0, max=1, help="Share of the CTC head in a beam search's scores.  [default: 0.3, where there is one]")
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Share the work over a Ray cluster: HOST:PORT, auto (the one this machine is in) or local (this machine)."),
+]
 Root = Annotated[Path | None, typer.Option(help="Folder that holds the corpora given by name.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine; never download.")]
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name or YAML file.")]
@@ -71,6 +75,7 @@ def featurize(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the shards; those that are finished there are kept.")],
     mel: Annotated[str, typer.Option(help="Mel preset; `melcli models ls --kind mel` lists them.")] = "phi4mm",
     jobs: Annotated[int | None, typer.Option(min=1, help="Shards made at a time.  [default: the number of cores]")] = None,
+    ray: Ray = None,
     dtype: Annotated[Literal["float16", "float32", "bfloat16"], typer.Option(help="Number format on disk.")] = "float16",
     augment: Annotated[bool, typer.Option("--augment", help="Change speed, level, room and noise at random before the features.")] = False,
     copies: Annotated[int, typer.Option(min=1, help="With --augment: times each utterance is stored, each time changed anew.")] = 1,
@@ -91,6 +96,9 @@ def featurize(
     _prepare(quiet, verbose, offline)
     if plot and importlib.util.find_spec("matplotlib") is None:
         raise UsageError("--plot needs matplotlib: pip install 'melcli[plot]'.")
+    if ray is not None and (jobs is not None or device not in ("auto", "cpu")):
+        raise UsageError("--ray makes a shard on each core of the cluster; leave out --jobs and --device.")
+    from melcli import ray_pool
     from melcli.audio.augment import Augment
     from melcli.featurize import HISTOGRAM_EDGES, Estimate
     from melcli.featurize import featurize as run
@@ -98,12 +106,13 @@ def featurize(
     def announce(plan: Estimate) -> None:
         console.decided([("mel", mel), ("plan", f"{plan.utterances:,} utterances, {plan.hours:.2f} h, about {plan.size / 1e6:,.1f} MB")])
 
-    with console.progress("featurize", None) as bar:
+    with ray_pool.joined(ray), console.progress("featurize", None) as bar:
         done = run(
             source,
             out,
             mel,
             jobs=jobs,
+            executor=None if ray is None else ray_pool.Tasks(),
             dtype=dtype,
             augment=Augment() if augment else None,
             copies=copies,
@@ -274,6 +283,7 @@ def transcribe(
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out inputs whose output is in the folder already.")] = False,
     beam: Beams = None,
     ctc_weight: CtcWeight = None,
+    ray: Ray = None,
     batch_size: BatchSize = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -288,19 +298,22 @@ def transcribe(
     melcli transcribe -r interviews/ -f json -o transcripts/
     """
     _prepare(quiet, verbose, offline)
+    from melcli import ray_pool
     from melcli.inputs import open_inputs
     from melcli.transcripts import open_output, write_all
 
     size = _batch_size(batch_size)
-    with open_inputs(paths, recursive=recursive) as inputs, open_output(inputs, format, out, skip_existing) as output:
+    with (
+        open_inputs(paths, recursive=recursive) as inputs,
+        open_output(inputs, format, out, skip_existing) as output,
+        ray_pool.joined(ray if output.todo else None),
+    ):
         todo = output.todo
         if len(todo) < len(inputs.items):
             console.note(f"{len(inputs.items) - len(todo)} of {len(inputs.items)} are done already and skipped")
         transcripts = iter(())
         if todo:
-            from melcli.transcribe import Transcriber
-
-            transcriber = Transcriber.load(model, device=device, dtype=dtype, batch_size=size, beam=beam, ctc_weight=ctc_weight, offline=offline)
+            transcriber = _recogniser(ray).load(model, device=device, dtype=dtype, batch_size=size, beam=beam, ctc_weight=ctc_weight, offline=offline)
             console.decided(transcriber.decisions)
             transcripts = transcriber.transcribe(todo)
         with console.progress("transcribe", len(todo)) as bar:
@@ -331,6 +344,7 @@ def score(
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="With --hyp: score files that lack utterances of their set.")] = False,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the leaderboard's table, a line a model.")] = None,
     devices: Annotated[int, typer.Option(min=1, help="Processes that share the utterances, one a device.")] = 1,
+    ray: Ray = None,
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="A B", help="Two JSONL files of the same utterances: is B better than A?")
     ] = None,
@@ -360,7 +374,7 @@ def score(
     melcli score --manifest dev.jsonl --skip-layers all --report report/
     """
     _prepare(quiet, verbose, offline)
-    from melcli import launch
+    from melcli import launch, ray_pool
     from melcli.score import COLUMNS
     from melcli.score import score as run
     from melcli.score_explain import check_folder, explain, runs_of
@@ -368,30 +382,30 @@ def score(
     if report is not None:
         check_folder(report)
     if compare is not None:
-        if sets or manifest or hyp or model or limit or out or overwrite or allow_missing or csv or skip_layers or devices > 1:
+        if sets or manifest or hyp or model or limit or out or overwrite or allow_missing or csv or skip_layers or devices > 1 or ray:
             raise UsageError("--compare takes --protocol, --format, --report and --worst only: it reads two files of transcripts, whole.")
         _compare(compare, protocol, format, report, worst)
         return
     size = _batch_size(batch_size)
     if hyp and model:
         raise UsageError("--hyp scores transcripts that exist; leave out --model.")
-    if skip_layers is not None and (hyp or csv or worst or (model and len(model) > 1)):
-        raise UsageError("--skip-layers is about one model: leave out --hyp, --csv, --worst and all but one --model.")
+    if skip_layers is not None and (hyp or csv or worst or ray or (model and len(model) > 1)):
+        raise UsageError("--skip-layers is about one model: leave out --hyp, --csv, --worst, --ray and all but one --model.")
+    if ray is not None and (hyp or devices > 1 or launch.is_worker()):
+        raise UsageError("--ray runs a model on all devices of a cluster; leave out --hyp, --devices and torchrun.")
     if devices > 1 and not launch.is_worker():
         raise typer.Exit(launch.launch(devices, ["score", *_given(context, "devices")]))
     if launch.is_worker():
         launch.join(timedelta(days=7))  # one process may be through with its share long before another
 
     def load(name: str):
-        from melcli.transcribe import Transcriber
-
         options = {"device": device, "dtype": dtype, "batch_size": size, "beam": beam, "ctc_weight": ctc_weight, "offline": offline}
-        transcriber = Transcriber.load(name, warm_up=WARM_UP_BATCHES if sets else 0, **options)
+        transcriber = _recogniser(ray).load(name, warm_up=WARM_UP_BATCHES if sets else 0, **options)
         if launch.is_first():
             console.decided(transcriber.decisions, title=name if model and len(model) > 1 else "")
         return transcriber
 
-    with console.progress("score", None) as bar:
+    with ray_pool.joined(ray), console.progress("score", None) as bar:
         common = {"sets": sets or [], "manifests": manifest or [], "protocol": protocol, "root": root, "limit": limit, "output": out}
         common |= {"overwrite": overwrite, "offline": offline, "load": load, "heard": lambda name: bar.advance(1, name)}
         if skip_layers is not None:
@@ -471,6 +485,17 @@ def _prepare(quiet: bool, verbose: bool, offline: bool = False) -> None:
     console.set_level(console.QUIET if quiet else console.VERBOSE if verbose else console.NORMAL)
     if offline:  # how the Hugging Face libraries are told; they read it once, when they are imported
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
+def _recogniser(ray: str | None):
+    """The class whose `load` makes a transcriber: in this process, or in actors of the Ray cluster that is joined."""
+    if ray is None:
+        from melcli.transcribe import Transcriber
+
+        return Transcriber
+    from melcli.ray_pool import RayTranscriber
+
+    return RayTranscriber
 
 
 def _batch_size(text: str) -> int | Literal["auto"]:

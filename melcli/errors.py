@@ -45,6 +45,12 @@ class WriteError(MelcliError):
     exit_code = 1
 
 
+class ClusterError(MelcliError):
+    """Workers of a cluster that died, or the cluster itself. What was written before stays, and the same command goes on with it."""
+
+    exit_code = 1
+
+
 class AudioError(MelcliError):
     """One audio input that cannot be used; other inputs go on."""
 

@@ -258,6 +258,7 @@ def featurize(
     mel: str | MelSpec = "phi4mm",
     *,
     jobs: int | None = None,
+    executor: Executor | None = None,
     dtype: str = "float16",
     augment: Augment | None = None,
     copies: int = 1,
@@ -273,6 +274,7 @@ def featurize(
 
     source: what data/manifest.read_source takes (root and offline are its), or utterances.
     jobs: shards made at a time; the number of cores where None. device: 'auto' is the CPU, since decoding takes most of the time.
+    executor: makes the shards, each with one thread of torch, instead of threads or processes here, and is shut down.
     augment, copies, seed: each utterance is stored `copies` times, each augmented anew; the numbers drawn depend on its id, the copy and the seed.
     overwrite: replace features of other utterances or options in `out`, which otherwise are a ShardError.
     announce is called once before the work, progress after each shard.
@@ -300,20 +302,20 @@ def featurize(
         _keep_source(source, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        return _into(folder, utterances, options, jobs, overwrite, announce, progress, started)
+        return _into(folder, utterances, options, executor or jobs, overwrite, announce, progress, started)
 
 
 def _into(
     folder: Path,
     utterances: Sequence[Utterance],
     options: Options,
-    jobs: int,
+    executor: Executor | int,
     overwrite: bool,
     announce: Callable[[Estimate], None] | None,
     progress: Callable[[ShardDone], None] | None,
     started: float,
 ) -> Summary:
-    """The work of `featurize` once all is checked and the folder is ours."""
+    """The work of `featurize` once all is checked and the folder is ours. executor: what makes the shards, or a number of jobs."""
     stamp = {"format": FORMAT, **options.describe(), "manifest": fingerprint(utterances)}
     plan = cut(utterances, options.copies)
     if announce is not None:
@@ -325,7 +327,7 @@ def _into(
     if progress is not None:
         for one in done:
             progress(one)
-    with _executor(min(jobs, len(plan))) as pool:
+    with _executor(min(executor, len(plan))) if isinstance(executor, int) else executor as pool:
         with _uninterrupted():
             waiting: list[Future[ShardDone]] = [
                 pool.submit(make_shard, folder, index, [(utterances[which], copy) for which, copy in items], options, stamp)

@@ -20,6 +20,7 @@ LAYERS = (
         "transcripts",
         "launch",
         "plot",
+        "ray_pool",
         "featurize",
         "train",
         "training",

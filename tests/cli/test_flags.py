@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import types
@@ -268,11 +269,61 @@ def test_score_on_several_devices(melcli: Melcli, transcriber: FakeTranscriber, 
     assert launched == [(2, expected)] and ran.code == 3 and transcriber.loaded == []
 
 
+def test_ray(melcli: Melcli, transcriber: FakeTranscriber, talks: Path, calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from melcli import ray_pool
+
+    joined: list[str | None] = []
+    monkeypatch.setattr(ray_pool, "joined", lambda address: joined.append(address) or contextlib.nullcontext())
+    monkeypatch.setattr(ray_pool, "Tasks", lambda: "tasks")
+    monkeypatch.setattr(ray_pool, "RayTranscriber", transcriber)
+    monkeypatch.delitem(sys.modules, "melcli.transcribe")
+    (talks / "dev.jsonl").write_text('{"audio": "a.wav", "text": "hello there", "duration": 1}\n')
+    assert melcli("transcribe", "a.wav", "--ray", "auto").out == "hello there\n"
+    assert (
+        melcli("score", "--manifest", "dev.jsonl", "--ray", "head:6379").code == melcli("featurize", "digits", "-o", "out", "--ray=local").code == 0
+    )
+    assert joined == ["auto", "head:6379", "local"] and len(transcriber.loaded) == 2 and calls[0][1]["executor"] == "tasks"
+    assert melcli("transcribe", "a.wav", "-o", "texts", "--ray", "auto").code == 0
+    melcli("transcribe", "a.wav", "-o", "texts", "--ray", "auto", "--skip-existing")
+    assert joined[3:] == ["auto", None]  # no cluster for nothing
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["featurize", "digits", "-o", "out", "--jobs", "2"],
+        ["featurize", "digits", "-o", "out", "--device", "cuda"],
+        ["score", "--manifest", "dev.jsonl", "--devices", "2"],
+        ["score", "--hyp", "results.jsonl"],
+        ["score", "--compare", "a.jsonl", "b.jsonl"],
+    ],
+)
+def test_what_ray_does_not_go_with(melcli: Melcli, calls: list[Any], arguments: list[str]) -> None:
+    ran = melcli(*arguments, "--ray", "local")
+    assert ran.code == 2 and ran.err.startswith("error: --") and ran.err.count("\n") == 1 and calls == []
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("locl", "--ray locl: valid are local, auto and HOST:PORT."),
+        ("head:port", "--ray head:port: valid are local, auto and HOST:PORT."),
+        ("ray://head:10001", "--ray ray://head:10001: Ray Data is not supported through a Ray client"),
+        ("127.0.0.1:9", "--ray 127.0.0.1:9: cannot be reached: "),
+        ("auto", "--ray needs Ray: pip install 'melcli[ray]'"),
+    ],
+)
+def test_clusters_that_cannot_be(melcli: Melcli, talks: Path, monkeypatch: pytest.MonkeyPatch, address: str, expected: str) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where the extra is not installed
+    ran = melcli("transcribe", "a.wav", "--ray", address)
+    assert (ran.code, ran.out) == (2, "") and ran.err.startswith(f"error: {expected}") and ran.err.count("\n") == 1
+
+
 TESTED = {
-    "featurize": {*FEATURIZE, "--plot", "--out"},
     "train": {*TRAIN, "--print-config", "--devices", "--jobs", "--only"},
     "finetune": {*TRAIN, "--print-config", "--devices", "--from"},
-    "transcribe": {*LOADS, "--format", "--out", "--recursive", "--skip-existing", "--beam", "--ctc-weight", "--quiet", "--verbose"},
+    "featurize": {*FEATURIZE, "--plot", "--out", "--ray"},
+    "transcribe": {*LOADS, "--format", "--out", "--recursive", "--skip-existing", "--beam", "--ctc-weight", "--ray", "--quiet", "--verbose"},
     "score": {
         *LOADS,
         "--set",
@@ -280,6 +331,7 @@ TESTED = {
         "--overwrite",
         "--allow-missing",
         "--devices",
+        "--ray",
         "--manifest",
         "--hyp",
         "--protocol",
