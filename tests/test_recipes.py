@@ -36,8 +36,11 @@ ABLATIONS = {
 }
 
 
+STUDY = {"study/base": 1, "study/lm": 1, "study/encoder": 1, "study/init": 10, "study/rate": 3, "study/layers": 4}
+
+
 def test_every_recipe_is_tried_here():
-    assert set(registry.names("recipe")) == {"digits", "tiny-en", "librispeech", "finetune", "counterpart", *ABLATIONS}
+    assert set(registry.names("recipe")) == {"digits", "tiny-en", "librispeech", "finetune", "counterpart", *ABLATIONS, *STUDY}
 
 
 @pytest.mark.parametrize("name", registry.names("recipe"))
@@ -83,6 +86,23 @@ def test_the_counterpart_differs_in_its_speech_input_alone():
     front, encoder = free["model"].pop("speech_input"), counterpart["model"].pop("speech_input")
     assert {**front, "kind": "phi4mm-encoder"}.items() <= encoder.items()
     assert [key for key in free if free[key] != counterpart[key]] == ["name", "summary"]
+
+
+def test_the_small_scale_study(shared_data, tmp_path, monkeypatch):
+    """Its way from text to the table, each training two steps long."""
+    monkeypatch.chdir(tmp_path)
+    small = [f"data.root={shared_data}", *SMALL]
+    text = "data.train=[{source: 'robotutor:words?limit=40'}]"
+    assert train(recipes.load("study/lm", [text, "model.tokenizer.vocab_size=60", *small]), tmp_path / "runs/study/lm") is not None
+    heard = [*small, "data.train=[{source: 'robotutor:stories?limit=12'}]"]
+    assert train(recipes.load("study/encoder", heard), tmp_path / "runs/study/encoder") is not None
+    for name in ("study/init", "study/rate", "study/layers"):
+        members = sweep.members(recipes.read(name))
+        assert len(members) == STUDY[name] == len({recipes.digest(member.recipe) for member in members})
+    for member in sweep.members(recipes.read("study/init", small)):
+        if member.values["hours"] == "1":
+            few = member.recipe.data.model_copy(update={"train": recipes.load("study/encoder", heard).data.train})
+            assert train(member.recipe.model_copy(update={"data": few}), tmp_path / member.label) is not None
 
 
 def make_librispeech(root: Path) -> None:

@@ -352,6 +352,18 @@ def test_words_keep_utterances_of_a_small_vocabulary(tmp_path: Path) -> None:
         read_source(f"{tmp_path}/m.jsonl?words=three")
 
 
+def test_folds_go_by_what_is_said(tmp_path: Path) -> None:
+    rows = [{"audio": "a.wav", "id": str(i), "text": f"text number {i % 60}".upper() if i % 2 else f"Text  number {i % 60}"} for i in range(180)]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    test, train = (read_source(f"{tmp_path}/m.jsonl?fold={fold}") for fold in ("0/10", "1-9/10"))
+    said = [{" ".join((u.text or "").lower().split()) for u in part} for part in (test, train)]
+    assert len(test) + len(train) == 180 and 3 <= len(test) and not said[0] & said[1]
+    assert {u.id for u in read_source(f"{tmp_path}/m.jsonl?fold=0-9/10")} == {row["id"] for row in rows}
+    for wrong in ("10/10", "3", "5-2/10", "a/2", "0/0"):
+        with pytest.raises(ManifestError, match=f"fold={wrong} is neither"):
+            read_source(f"{tmp_path}/m.jsonl?fold={wrong}")
+
+
 def test_a_link_back_up_is_followed_once(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.wav").touch()
