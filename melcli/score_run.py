@@ -91,5 +91,5 @@ def _row(utterance: Utterance, transcript: Transcript) -> ResultRow:
         speaker=utterance.speaker,
         parent_id=utterance.extra.get("parent_id"),
         chunk_index=utterance.extra.get("chunk_index"),
-        finish_reason=next((s.finish_reason for s in transcript.segments if s.finish_reason != "eos"), "eos") if transcript.segments else None,
+        finish_reason=results.finish_reason([segment.finish_reason for segment in transcript.segments]),
     )

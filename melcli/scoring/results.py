@@ -103,6 +103,13 @@ def _seconds(value: object, key: str, where: str) -> float | None:
     return float(value)
 
 
+def finish_reason(pieces: Sequence[str | None]) -> str | None:
+    """Why decoding of the whole stopped: what went wrong in a piece, else `eos`; `silence` where all are silent, None where one does not say."""
+    if not pieces or None in pieces:
+        return None
+    return next((reason for reason in pieces if reason not in ("eos", "silence")), "eos" if "eos" in pieces else "silence")
+
+
 def to_line(row: ResultRow) -> str:
     """One line of a result file. The leaderboard's fields are always there, further ones where known."""
     fields = asdict(row)

@@ -91,6 +91,20 @@ def test_pieces_are_joined() -> None:
 
 
 @pytest.mark.parametrize(
+    ("pieces", "whole"),
+    [
+        (["eos", "silence", "eos"], "eos"),  # a pause is no reason
+        (["silence", "length", "repetition"], "length"),
+        (["silence"], "silence"),
+        (["eos", None], None),
+        ([], None),
+    ],
+)
+def test_why_the_whole_stopped(pieces: list[str | None], whole: str | None) -> None:
+    assert results.finish_reason(pieces) == whole
+
+
+@pytest.mark.parametrize(
     ("held", "kept", "torn"),
     [
         ("", "", False),
