@@ -405,6 +405,11 @@ def score(
             console.decided(transcriber.decisions, title=name if model and len(model) > 1 else "")
         return transcriber
 
+    if len(model or []) > 1:
+        from melcli.transcribe import Transcriber
+
+        for name in model:  # before hours of decoding with the first
+            Transcriber.check(name, offline=offline)
     with ray_pool.joined(ray), console.progress("score", None) as bar:
         common = {"sets": sets or [], "manifests": manifest or [], "protocol": protocol, "root": root, "limit": limit, "output": out}
         common |= {"overwrite": overwrite, "offline": offline, "load": load, "heard": lambda name: bar.advance(1, name)}
@@ -415,7 +420,8 @@ def score(
         else:
             scored = run(
                 hypotheses=hyp or [],
-                models=model or ["tiny-en"],
+                models=list(dict.fromkeys(model or ["tiny-en"])),
+                expected=bar.expect,
                 table=csv,
                 allow_missing=allow_missing,
                 done=lambda name, set_name: console.detail(f"{name}: {set_name} done"),
@@ -454,11 +460,14 @@ def _skipped(found: Relevance, format: str, report: Path | None) -> None:
 
 def _compare(files: tuple[Path, Path], protocol: str | None, format: str, report: Path | None, worst: int) -> None:
     """`score --compare A B`."""
+    from melcli.score import choose_protocol
     from melcli.score_explain import COMPARED, compare_files, explain
-    from melcli.scoring.protocol import get
+    from melcli.scoring.results import parse_name
+    from melcli.scoring.sets import of_label
 
-    rules = get(protocol or "plain")
+    rules, why = choose_protocol(protocol, [of_label(parse_name(path)[1]) for path in files])
     found, runs = compare_files(*files, rules)
+    console.decided({"protocol": why})
     if format == "json":
         print(json.dumps(rules.stamp() | found.as_dict()))
     else:

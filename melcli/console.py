@@ -92,6 +92,11 @@ class Progress:
     def __init__(self, bar: Any, task: Any) -> None:
         self._bar, self._task = bar, task
 
+    def expect(self, total: float) -> None:
+        """Say how much there is to do, where it is known only now."""
+        if self._bar is not None:
+            self._bar.update(self._task, total=total)
+
     def advance(self, amount: float = 1, message: str | None = None) -> None:
         """Move on by `amount` of the total, and show `message` behind the bar."""
         if self._bar is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from melcli import console
-from melcli.errors import ManifestError, UsageError
+from melcli.errors import ManifestError, UsageError, WriteError
 from melcli.scoring import breakdown, diff, results
 from melcli.scoring import report as reporting
 from melcli.scoring.chunks import join_chunks
@@ -50,7 +51,8 @@ def _run(path: Path, system: str, protocol: Protocol) -> Run:
 
 def _systems(a: Path, b: Path) -> tuple[str, str]:
     """Names for two files: their models, or else what they are called, or else their whole paths."""
-    models, labels = zip(*(results.parse_name(path) for path in (a, b)), strict=True)
+    models = tuple(results.model_of(path) for path in (a, b))
+    labels = tuple(results.parse_name(path)[1] for path in (a, b))
     for one, other in (models, labels):
         if one and other and one != other:
             return one, other
@@ -58,9 +60,15 @@ def _systems(a: Path, b: Path) -> tuple[str, str]:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse before any decoding a place for a report that is a file. Raises UsageError."""
+    """Make the folder of a report before any decoding, to know that it can be. Raises UsageError where there is a file, WriteError."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--report {folder}: is a file, and --report takes a folder.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"--report {folder}: cannot be written: {error.strerror or error}") from None
+    if not os.access(folder, os.W_OK):
+        raise WriteError(f"--report {folder}: cannot be written: no permission")
 
 
 def explain(runs: Sequence[Run], protocol: Protocol, folder: Path | None, worst: int, stdout: bool) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from melcli import launch
 from melcli.data.rows import ADDRESSES
@@ -16,15 +17,8 @@ from melcli.scoring import results
 from melcli.scoring.results import ResultRow
 from melcli.transcripts import Transcript
 
-
-class Recogniser(Protocol):
-    """Something that transcribes. decisions: what was decided at loading, each with its reason; results made under other decisions do not mix."""
-
-    decisions: dict[str, str]
-
-    def transcribe(self, items: Iterable[AudioInput]) -> Iterator[Transcript]:
-        """A transcript for each item, in any order; one that fails has its error."""
-        ...
+if TYPE_CHECKING:
+    from melcli.transcribe import Transcriber
 
 
 def named(utterances: Sequence[Utterance]) -> dict[str, Utterance]:
@@ -41,38 +35,49 @@ def named(utterances: Sequence[Utterance]) -> dict[str, Utterance]:
 
 
 def transcribe_set(
-    recogniser: Recogniser,
+    transcriber: Transcriber,
     utterances: Mapping[str, Utterance],
     file: Path,
     settings: Mapping[str, str],
     *,
+    whole: Collection[str] = (),
     overwrite: bool = False,
     heard: Callable[[str], None] = lambda name: None,
 ) -> list[tuple[str, str]]:
     """Transcribe into a result file what it does not hold yet, and return (utterance, reason) of what failed.
 
-    utterances: by name, each with a text. Started by torchrun or `--devices`, each process takes its share and the first one puts them together;
-    the failures of all are returned to all. heard: called with each name that is done. Raises UsageError where the file was made otherwise.
+    utterances: by name, each with a text. whole: the names of all utterances of the set, where it has more. Started by torchrun or `--devices`,
+    each process takes its share and the first one puts them together; the failures of all are returned to all. heard: called with each name that
+    is done, those included that were done before. Raises UsageError where the file was made otherwise or another run writes to it.
     """
     rank, world = launch.place()
-    if rank == 0:
-        results.begin(file, settings, overwrite)
-        results.settle(file, list(utterances))
-    launch.gather([])  # from here on the file is there, and whole
-    done = results.held(file, {name: u.text or "" for name, u in utterances.items()})
-    todo = [name for name in utterances if name not in done][rank::world]
+    with results.claim(file) if rank == 0 else nullcontext():
+        if rank == 0:
+            results.begin(file, settings, overwrite)
+            results.settle(file, list(utterances))
+        launch.gather([])  # from here on the file is there, and whole
+        done = results.held(file, {name: u.text or "" for name, u in utterances.items()}, whole)
+        for name in [name for name in utterances if name in done][rank::world]:
+            heard(name)
+        todo = [name for name in utterances if name not in done][rank::world]
+        failures = launch.gather(_transcribe(transcriber, {name: utterances[name] for name in todo}, results.share_path(file, rank, world), heard))
+        if rank == 0:
+            results.settle(file, list(utterances))
+    return failures
+
+
+def _transcribe(transcriber: Transcriber, utterances: Mapping[str, Utterance], file: Path, heard: Callable[[str], None]) -> list[tuple[str, str]]:
+    """Append transcripts to a file as they are made, and return (utterance, reason) of what failed."""
+    if not utterances:
+        return []
     failures = []
-    if todo:
-        with results.Appender(results.share_path(file, rank, world)) as output:
-            for transcript in recogniser.transcribe([AudioInput(name, utterances[name]) for name in todo]):
-                if transcript.error is not None:
-                    failures.append((utterances[transcript.name].id, transcript.error))
-                else:
-                    output.write(_row(utterances[transcript.name], transcript))
-                heard(transcript.name)
-    failures = launch.gather(failures)
-    if rank == 0:
-        results.settle(file, list(utterances))
+    with results.Appender(file) as output:
+        for transcript in transcriber.transcribe([AudioInput(name, utterance) for name, utterance in utterances.items()]):
+            if transcript.error is not None:
+                failures.append((utterances[transcript.name].id, transcript.error))
+            else:
+                output.write(_row(utterances[transcript.name], transcript))
+            heard(transcript.name)
     return failures
 
 
@@ -86,5 +91,5 @@ def _row(utterance: Utterance, transcript: Transcript) -> ResultRow:
         speaker=utterance.speaker,
         parent_id=utterance.extra.get("parent_id"),
         chunk_index=utterance.extra.get("chunk_index"),
-        finish_reason=next((s.finish_reason for s in transcript.segments if s.finish_reason != "eos"), "eos") if transcript.segments else None,
+        finish_reason=results.finish_reason([segment.finish_reason for segment in transcript.segments]),
     )

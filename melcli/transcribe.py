@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
@@ -20,6 +21,7 @@ from melcli.errors import AudioError, UsageError
 from melcli.inputs import AudioInput
 from melcli.models import checkpoint
 from melcli.models.hardware import keep_freed_memory, pick_device, pick_dtype
+from melcli.models.peers.families import family_of
 from melcli.models.peers.peer import Peer
 from melcli.models.recogniser import Recognised, Recogniser
 from melcli.models.speech_lm_recogniser import SpeechLMRecogniser
@@ -58,12 +60,13 @@ class Transcriber:
     """A model ready to transcribe.
 
     transcribe() yields each transcript as it is done, an input that fails with its error; it never stops for one.
-    decisions: what was decided at loading (device, dtype, model, decoding and so on), each with its reason.
+    decisions: what was decided at loading (device, dtype, model, decoding and so on), each with its reason. folder: where the model's files are.
     """
 
-    def __init__(self, recogniser: Recogniser, decisions: dict[str, str], *, warm_up: int = 0) -> None:
+    def __init__(self, recogniser: Recogniser, decisions: dict[str, str], folder: Path, *, warm_up: int = 0) -> None:
         self.recogniser = recogniser
         self.decisions = decisions
+        self.folder = folder
         self.warm_up = warm_up
 
     @classmethod
@@ -91,13 +94,26 @@ class Transcriber:
         kind, why_dtype = pick_dtype(dtype, where)
         if where == "cpu":
             keep_freed_memory()
-        folder = checkpoint.resolve(model, offline=offline)
+        folder, chosen = cls._find(model, offline)
         rows = None if batch_size == "auto" else batch_size
-        chosen = SpeechLMRecogniser if checkpoint.read_config(folder).get("model_type") == "speech_lm" else Peer
         recogniser, decisions = chosen.load(str(folder), dtype=kind, device=where, rows=rows, beam=beam, ctc_weight=ctc_weight)
         decisions["model"] = f"{model}: {decisions['model']}"
         hardware = {"device": f"{where}: {why_device}", "dtype": f"{str(kind).removeprefix('torch.')}: {why_dtype}"}
-        return cls(recogniser, hardware | decisions, warm_up=warm_up)
+        return cls(recogniser, hardware | decisions, folder, warm_up=warm_up)
+
+    @classmethod
+    def check(cls, model: str, *, offline: bool = False) -> None:
+        """See to it that a model is there, fetched where it must be, and of a kind that can be loaded. Raises CheckpointError."""
+        cls._find(model, offline)
+
+    @staticmethod
+    def _find(model: str, offline: bool) -> tuple[Path, type[SpeechLMRecogniser] | type[Peer]]:
+        folder = checkpoint.resolve(model, offline=offline)
+        kind = checkpoint.read_config(folder).get("model_type")
+        if kind == "speech_lm":
+            return folder, SpeechLMRecogniser
+        family_of(str(folder), kind)
+        return folder, Peer
 
     def transcribe(self, items: Iterable[AudioInput]) -> Iterator[Transcript]:
         """Transcripts as they are done, within a window the longest inputs first. The next window is decoded while the model works on this one.

@@ -38,7 +38,7 @@ def test_each_file_is_yielded_with_its_last_piece(tmp_path: Path) -> None:
         items.append(AudioInput(name, Utterance(name, (str(tmp_path / f"{name}.wav"),))))
     counter = Counter()
     found, batches = {}, {}
-    for transcript in Transcriber(counter, {}).transcribe(items):
+    for transcript in Transcriber(counter, {}, Path()).transcribe(items):
         found[transcript.name], batches[transcript.name] = transcript, counter.batches
     assert batches["short"] == counter.batches > batches["middle"]
     assert found["short"].text == "3" and found["middle"].text == "7"

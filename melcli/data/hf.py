@@ -30,6 +30,13 @@ def _library() -> Any:
     return datasets
 
 
+def _quiet_retries() -> None:
+    """Without network the hub's library says so a dozen times before it gives up; our error says it once."""
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()
+
+
 def is_saved(folder: Path) -> bool:
     """Whether a folder is what `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
     return (folder / "dataset_dict.json").is_file() or ((folder / "state.json").is_file() and (folder / "dataset_info.json").is_file())
@@ -39,6 +46,7 @@ def is_saved(folder: Path) -> bool:
 def _open(name: str, config: str, split: str) -> Any:
     """The opened data set with undecoded audio; `split` may be empty for a saved data set that has none."""
     datasets = _library()
+    _quiet_retries()
     folder = Path(name)
     try:
         if folder.is_dir() and is_saved(folder):

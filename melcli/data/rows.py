@@ -27,17 +27,21 @@ ADDRESSES = ("synth:", "hf:", "parquet:")  # audio that is no path: spoken or ta
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """('file:LINE', row) of each line of a JSONL file, plain or gzipped. ManifestError names the line that is no JSON object."""
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as lines:
+        with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else open(path, encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
                 where = f"{path}:{number}"
                 try:
                     row = json.loads(line)
+                    if "\\ud" in line.lower():
+                        json.dumps(row, ensure_ascii=False).encode()  # half a character could not be written again
                 except json.JSONDecodeError as error:
                     raise ManifestError(f"{where}: not JSON, {error.msg} at column {error.colno}; every line must be one JSON object") from None
+                except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets in brackets
+                    raise ManifestError(f"{where}: not to be read as JSON, {error}") from None
                 if not isinstance(row, dict):
-                    raise ManifestError(f"{where}: a JSON {type(row).__name__} where an object with 'audio' belongs")
+                    raise ManifestError(f"{where}: a JSON {type(row).__name__} where an object belongs")
                 yield where, row
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); a manifest is a text file of JSON lines") from None

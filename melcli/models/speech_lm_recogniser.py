@@ -44,6 +44,7 @@ class SpeechLMRecogniser:
             "model": f"{count / 1e6:.1f} M parameters, {model.config.text_config.model_type} backbone, {model.config.speech_input['kind']}",
             "attention": f"{model.llm.config._attn_implementation}; speech {model.config.speech_attention}",
             "decoding": decoding,
+            "batch": f"{rows} utterances, as asked" if rows else f"auto: utterances of like length, up to {batch_budget(strategy)} positions",
             "mel": f"{spec.rate} Hz, {spec.n_mels} bins, {spec.frame_rate:g} frames/s; {spec.rate / spec.hop_length / processor.stride:g} positions/s"
             if processor.reads == "mel"
             else f"{spec.rate} Hz waveform; {spec.rate / processor.stride:g} positions/s",

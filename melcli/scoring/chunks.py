@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from melcli.errors import ManifestError
-from melcli.scoring.results import ResultRow
+from melcli.scoring.results import ResultRow, finish_reason
 
 
 def join_chunks(rows: Sequence[ResultRow], where: str, expected: Sequence[tuple[str, int]] | None = None) -> tuple[list[ResultRow], list[str]]:
@@ -42,7 +42,7 @@ def join_chunks(rows: Sequence[ResultRow], where: str, expected: Sequence[tuple[
 def _join(parent: str, parts: Sequence[ResultRow]) -> ResultRow:
     text = " ".join(row.pred_text.strip() for row in parts if row.pred_text.strip())
     duration, time = (_sum([getattr(row, key) for row in parts]) for key in ("duration", "time"))
-    reason = next((row.finish_reason for row in parts if row.finish_reason != "eos"), "eos")
+    reason = finish_reason([row.finish_reason for row in parts])
     return replace(
         parts[0], audio_filepath=parent, duration=duration, time=time, pred_text=text, parent_id=None, chunk_index=None, finish_reason=reason
     )

@@ -10,8 +10,8 @@ import glob
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -55,6 +55,14 @@ def parse_name(path: Path) -> tuple[str | None, str]:
     return (model, label) if found and name.startswith("MODEL_") else (None, name)
 
 
+def model_of(path: Path) -> str | None:
+    """The model of a result file: as its settings beside it call it, or else as its name does; None where neither says."""
+    with suppress(OSError, ValueError, AttributeError):
+        if isinstance(model := json.loads(settings_path(path).read_text(encoding="utf-8")).get("model"), str):
+            return model
+    return parse_name(path)[0]
+
+
 def read(path: Path) -> list[ResultRow]:
     """The rows of a result file, ours or anyone's. Raises ManifestError with file and line, or with the utterances that are in it twice."""
     rows = [_row(row, where, number) for number, (where, row) in enumerate(read_lines(path), start=1)]
@@ -93,6 +101,13 @@ def _seconds(value: object, key: str, where: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise ManifestError(f"{where}: '{key}' is {json.dumps(value)}, expected seconds as a number of at least 0.")
     return float(value)
+
+
+def finish_reason(pieces: Sequence[str | None]) -> str | None:
+    """Why decoding of the whole stopped: what went wrong in a piece, else `eos`; `silence` where all are silent, None where one does not say."""
+    if not pieces or None in pieces:
+        return None
+    return next((reason for reason in pieces if reason not in ("eos", "silence")), "eos" if "eos" in pieces else "silence")
 
 
 def to_line(row: ResultRow) -> str:
@@ -146,6 +161,33 @@ def repair(path: Path) -> bool:
         return False
     os.truncate(path, whole)
     return True
+
+
+@contextmanager
+def claim(path: Path) -> Iterator[None]:
+    """Keep other runs off a result file; the claim ends with this process, whatever ends it. Raises UsageError where another run has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    beside = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = beside.open("ab")
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{path}: another run is writing to it; wait until it ends, or give another -o.") from None
+        except OSError:  # a network file system without locks
+            pass
+        try:
+            yield
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def settings_path(path: Path) -> Path:
@@ -203,11 +245,18 @@ def settle(path: Path, order: Sequence[str]) -> None:
         part.unlink()
 
 
-def held(path: Path, texts: Mapping[str, str]) -> set[str]:
-    """The utterances that a file has already. texts: name to reference. Raises UsageError where the file has another reference for one."""
+def held(path: Path, texts: Mapping[str, str], whole: Collection[str] = ()) -> set[str]:
+    """The utterances that a file has already.
+
+    texts: name to reference. whole: the names of all utterances of the set. Raises UsageError where the file has another reference for one, or
+    utterances of another set only: two sets may go by one name.
+    """
     if not path.exists():
         return set()
     rows = read(path)
+    known = set(whole) or set(texts)
+    if rows and all(row.audio_filepath not in known for row in rows):
+        raise UsageError(f"{path}: holds another set of this name ({rows[0].audio_filepath}); give another -o, or --overwrite to begin it anew.")
     for row in rows:
         if texts.get(row.audio_filepath, row.text) != row.text:
             raise UsageError(f"{path}: has another text for {row.audio_filepath} than the set; give another -o, or --overwrite to begin it anew.")

@@ -46,9 +46,9 @@ class ScoreSet:
 
     @property
     def tails(self) -> tuple[str, ...]:
-        """Endings of labels that mean this set."""
+        """Endings of the labels that the leaderboard's scripts give this set; none for a set of no leaderboard."""
         if self.column is None:
-            return (self.label,)
+            return ()
         repo, config, split = self.source.removeprefix("hf:").split(":")
         return (f"{config}_{split}",) if config else (f"{repo.rpartition('/')[2]}__{split}", f"{self.name}_{split}")
 
@@ -132,22 +132,37 @@ def open_sets(names: Sequence[str]) -> list[ScoreSet]:
     return [one if counts[one.name] == 1 else replace(one, name=one.source) for one in found.values()]
 
 
-def default_protocol(names: Sequence[str]) -> str:
-    """The protocol of the only group among the names; `plain` where there is none or others are asked for too."""
-    if len(set(names)) != 1 or names[0] not in registry.names("score-set"):
-        return "plain"
-    return getattr(registry.get("score-set", names[0]).load(), "protocol", None) or "plain"
+def default_protocol(entries: Sequence[ScoreSet | None]) -> tuple[str, str]:
+    """The protocol for sets unless another is asked for, and why: that of the leaderboard to which all of them belong, otherwise `plain`.
+
+    None: a set that nobody knows. Sets of both leaderboards alone, such as LibriSpeech's, are scored as the one of 2026.
+    """
+    group = leaderboard_of([entry.name for entry in entries if entry is not None and entry.column])
+    if group is None or group.protocol is None or not all(entry is not None and entry.column for entry in entries):
+        return "plain", "the default, since the sets are not those of one leaderboard"
+    return group.protocol, f"the sets are {group.name}'s"
+
+
+def of_label(label: str) -> ScoreSet | None:
+    """The set that a result file of this label is of, whoever wrote it; None where nobody knows.
+
+    Files of the leaderboard's own scripts are called REPO_CONFIG_SPLIT, '/' written as '-' in REPO; those of a repository without configurations
+    REPO__SPLIT. Without a repository's owner in front the same words may mean anything.
+    """
+    for entry in SETS.values():
+        if isinstance(entry, ScoreSet):
+            if entry.column is None and label == entry.label:
+                return entry
+            before = next((label.removesuffix(tail) for tail in entry.tails if label.endswith(tail)), "")
+            if "-" in before and before[-1] in "_-":
+                return entry
+    return None
 
 
 def by_label(label: str) -> str:
-    """The name of the set that a result file of this label is of, whoever wrote it; the label itself where it is of none.
-
-    Files of the leaderboard's own scripts end in CONFIG_SPLIT; those of a repository without configurations in REPO__SPLIT.
-    """
-    for entry in SETS.values():
-        if isinstance(entry, ScoreSet) and any(f"_{label}".endswith((f"_{tail}", f"-{tail}")) for tail in entry.tails):
-            return entry.name
-    return label
+    """The name of the set that a result file of this label is of; the label itself where nobody knows."""
+    entry = of_label(label)
+    return label if entry is None else entry.name
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -159,7 +174,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 def leaderboard_of(names: Sequence[str]) -> ScoreGroup | None:
     """The leaderboard whose table these sets belong to: the first that has them all."""
     groups = (entry for entry in SETS.values() if isinstance(entry, ScoreGroup) and entry.protocol)
-    return next((group for group in groups if set(names) <= set(group.members)), None)
+    return next((group for group in groups if names and set(names) <= set(group.members)), None)
 
 
 def _expand(name: str) -> Iterator[ScoreSet]:
@@ -177,5 +192,9 @@ def _expand(name: str) -> Iterator[ScoreSet]:
     if not (Path(base).expanduser().exists() or base.startswith("hf:") or base.partition(":")[0] in CORPORA or "/" in base or "." in base):
         choices = [*known, *CORPORA]
         raise RegistryError(f"--set {name}: neither a set, nor a corpus, nor a file.{nearest(name, choices)} The sets are: {', '.join(known)}.")
+    same = next((entry for entry in SETS.values() if isinstance(entry, ScoreSet) and entry.column and entry.source == name), None)
+    if same is not None:
+        yield same
+        return
     short = Path(name).name.removesuffix(".gz").removesuffix(".jsonl") if Path(name).exists() else name
     yield ScoreSet(short, name)

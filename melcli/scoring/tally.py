@@ -53,7 +53,14 @@ class Report:
         sets = {}
         for name, run in self.sets.items():
             c, between = run.total, self.intervals[name]
-            sets[name] = {"wer": _round(c.wer), "cer": _round(c.cer), "ins": c.ins, "del": c.del_, "sub": c.sub, "words": c.words}
+            sets[name] = {
+                "wer": self.protocol.rounded(c.wer),
+                "cer": self.protocol.rounded(c.cer),
+                "ins": c.ins,
+                "del": c.del_,
+                "sub": c.sub,
+                "words": c.words,
+            }
             sets[name] |= {"utterances": c.utterances, "audio_seconds": _round(run.seconds), "rtfx": _round(rtfx([run]))}
             sets[name]["wer_interval"] = None if between is None else [round(between.low, 2), round(between.high, 2)]
         return self.protocol.stamp() | {"model": self.model, "sets": sets, "average": {"wer": self.average_wer(), "rtfx": self.average_rtfx()}}
@@ -72,11 +79,15 @@ class Report:
         for name, s in self.as_dict()["sets"].items():
             between = None if s["wer_interval"] is None else "{:.2f}..{:.2f}".format(*s["wer_interval"])
             cells = [s["wer"], between, *(s[key] for key in ("cer", "sub", "del", "ins", "words", "utterances", "audio_seconds", "rtfx"))]
-            found.append([self.model or "-", name, *("-" if cell is None else str(cell) for cell in cells)])
+            found.append([self.model or "-", name, *map(_cell, cells)])
         if len(found) > 1:
-            averages = ["-" if value is None else str(value) for value in (self.average_wer(), self.average_rtfx())]
-            found.append([self.model or "-", "average", averages[0], *["-"] * 8, averages[1]])
+            found.append([self.model or "-", "average", _cell(self.average_wer()), *["-"] * 8, _cell(self.average_rtfx())])
         return found
+
+
+def _cell(value: float | str | None) -> str:
+    """Rates to two places, so that they stand below each other; a dash for what is not known."""
+    return "-" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def _round(value: float | None) -> float | None:

@@ -27,12 +27,12 @@ class ErrorCounts:
     @property
     def wer(self) -> float | None:
         """Word error rate in percent; over 100 where more was invented than said."""
-        return 100 * (self.sub + self.del_ + self.ins) / self.words if self.words else None
+        return 100 * ((self.sub + self.del_ + self.ins) / self.words) if self.words else None  # multiplied last, so that it rounds as others' do
 
     @property
     def cer(self) -> float | None:
         """Character error rate in percent."""
-        return 100 * self.char_errors / self.chars if self.chars else None
+        return 100 * (self.char_errors / self.chars) if self.chars else None
 
     def __add__(self, other: ErrorCounts) -> ErrorCounts:
         return ErrorCounts(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))

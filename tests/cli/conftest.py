@@ -50,10 +50,15 @@ class FakeTranscriber:
     loaded: list[dict[str, Any]] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)
     decisions: dict[str, str] = field(default_factory=lambda: {"device": "cpu: a fake needs no other"})
+    folder: Path = Path("nowhere")
 
     def load(self, model: str, **options: Any) -> FakeTranscriber:
         self.loaded.append({"model": model, **options})
+        self.folder = Path(model)
         return self
+
+    def check(self, model: str, **options: Any) -> None:
+        pass
 
     def transcribe(self, items: Iterable[AudioInput]) -> Iterator[Transcript]:
         for item in reversed(list(items)):

@@ -169,7 +169,7 @@ def test_train_of_a_sweep_hands_its_flags_on(melcli: Melcli, calls: list[Any], t
     ((members, out, options),) = told
     assert out == tmp_path / "out" and [m.recipe.train.lr for m in members] == [0.5, 0.5]
     assert [m.label for m in options["chosen"]] == ["seed=2"] and options["jobs"] == 3
-    assert options["options"] == ["--devices", "2", "--smoke", "5", "--offline", "--quiet"]
+    assert options["options"] == ["--devices", "2", "--smoke", "5", "--quiet", "--offline"]
     listed = melcli("train", path, "--dry-run", "--only", "seed=2")
     assert listed.code == 0 and listed.out.split()[3:6] == ["seed=2", "to", "do"] and "seed=1" not in listed.out and len(told) == 1
     refused = melcli("train", path, "--resume", "checkpoint-3")

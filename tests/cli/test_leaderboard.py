@@ -19,6 +19,7 @@ import pytest
 
 from melcli import launch
 from melcli.score import Report, score
+from melcli.scoring import results
 from tests.cli import mirror as mirrors
 from tests.cli.conftest import FakeTranscriber, Melcli
 
@@ -233,6 +234,21 @@ def test_files_made_otherwise_are_refused(melcli: Melcli, transcriber: FakeTrans
     assert melcli("score", "--set", "dev.jsonl", "--overwrite").code == 0
 
 
+def test_two_sets_of_one_name_do_not_mix(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path) -> None:
+    (manifest / "deep" / "dev.jsonl").write_text(json.dumps({"audio": "c.mp3", "text": "so"}) + "\n")
+    assert melcli("score", "--set", "dev.jsonl", "--limit", 2).code == 0
+    ran = melcli("score", "--set", "deep/dev.jsonl")
+    assert ran.code == 2 and "holds another set of this name" in ran.err and ran.err.count("\nerror") <= 1
+    assert melcli("score", "--set", "dev.jsonl").code == 0
+
+
+def test_two_runs_do_not_write_to_one_file(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path) -> None:
+    with results.claim(manifest / "results/MODEL_tiny-en_DATASET_dev.jsonl"):
+        ran = melcli("score", "--set", "dev.jsonl", "-q")
+    assert ran.code == 2 and "another run is writing to it" in ran.err and ran.err.count("\n") == 1
+    assert melcli("score", "--set", "dev.jsonl").code == 0 and not list((manifest / "results").glob(".*"))
+
+
 def test_other_weights_of_the_same_name_are_refused(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path) -> None:
     Path("run").mkdir()
     Path("run/model.safetensors").write_bytes(b"one")
@@ -267,6 +283,35 @@ def test_files_that_number_their_utterances_are_counted(melcli: Melcli, tmp_path
     assert report["model"] == "openai-whisper-base.en" and list(report["sets"]) == ["librispeech_test.clean"]
     file.write_text(json.dumps(row) + "\n" + json.dumps(row | {"audio_filepath": "sample_1"}) + "\n")
     assert melcli("score", "--hyp", file, "--set", "librispeech_test.clean", "--root", mirror, *PLAIN).code == 0
+
+
+def test_rows_that_are_not_of_the_set(melcli: Melcli, made: Path, mirror: Path) -> None:
+    file = file_of(made, "spgispeech")
+    rows = lines(file)
+    with file.open("a") as more:
+        more.write(json.dumps(rows[0] | {"audio_filepath": "stranger", "pred_text": "wrong " * 9}) + "\n")
+    arguments = ("score", "--hyp", file, "--set", "spgispeech", "--root", mirror, *PLAIN, "-f", "json")
+    ran = melcli(*arguments)
+    assert ran.code == 1 and f"stranger: not of the set and not scored: {file}" in ran.err
+    assert json.loads(ran.out)["sets"]["spgispeech"]["utterances"] == 2
+    file.write_text("".join(json.dumps(row) + "\n" for row in reversed(rows)))
+    (one,) = json.loads(melcli(*arguments, "--limit", 1).out)["sets"].values()
+    assert (one["words"], one["utterances"]) == (len(rows[0]["text"].split()), 1)  # the set's first, wherever it stands in the file
+
+
+def test_a_limit_takes_whole_calls(melcli: Melcli, mirror: Path, tmp_path: Path) -> None:
+    ran = melcli("score", "--set", "earnings22_cleaned_aa_chunked", "--root", mirror, "--limit", 1, "-o", tmp_path / "out", "-f", "json")
+    assert ran.code == 0, ran.err
+    (one,) = json.loads(ran.out)["sets"].values()
+    (file,) = (tmp_path / "out").glob("*.jsonl")
+    assert one["utterances"] == 1 and sorted(row["chunk_index"] for row in lines(file)) == [0, 1]
+
+
+def test_the_protocol_is_the_same_for_a_model_and_for_its_files(melcli: Melcli, mirror: Path, tmp_path: Path) -> None:
+    ran = melcli("score", "--set", "spgispeech", "--root", mirror, "-o", tmp_path / "out", "-f", "json")
+    again = melcli("score", "--hyp", tmp_path / "out", "-f", "json")
+    assert ran.out == again.out and json.loads(ran.out)["protocol"] == "openasr-2026"
+    assert "protocol  openasr-2026 1 (" in ran.err and "the sets are openasr's" in again.err
 
 
 def test_pieces_in_any_order_and_one_missing(melcli: Melcli, made: Path, mirror: Path) -> None:
@@ -354,7 +399,7 @@ def test_a_set_behind_a_gate(melcli: Melcli, tmp_path: Path, monkeypatch: pytest
 def test_any_split_of_a_mirror(melcli: Melcli, mirror: Path, tmp_path: Path) -> None:
     arguments = ("score", "--set", f"hf:{mirrors.REPO}:librispeech:test.clean", "--root", mirror, "-f", "json", "-o", tmp_path / "out")
     report = json.loads(melcli(*arguments).out)
-    assert [one["utterances"] for one in report["sets"].values()] == [2] and report["protocol"] == "plain"
+    assert {name: one["utterances"] for name, one in report["sets"].items()} == {"librispeech_test.clean": 2} and report["protocol"] == "openasr-2026"
     assert [path.name for path in (tmp_path / "out").glob("*.jsonl")] == [
         "MODEL_tiny-en_DATASET_hf-audio-open-asr-leaderboard_librispeech_test.clean.jsonl"
     ]

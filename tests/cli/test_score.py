@@ -53,7 +53,7 @@ def test_several_models_and_sets(melcli: Melcli, transcriber: FakeTranscriber, m
 def test_the_table_says_the_same(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path) -> None:
     head, row = melcli("score", "--manifest", "dev.jsonl", "-q").out.splitlines()
     assert head.split()[:4] == ["model", "set", "WER", "%"]
-    assert row.split()[:4] == ["tiny-en", "dev", "28.57", "0.00..66.67"] and row.split()[5:11] == ["1", "1", "0", "7", "3", "4.5"]
+    assert row.split()[:4] == ["tiny-en", "dev", "28.57", "0.00..66.67"] and row.split()[5:11] == ["1", "1", "0", "7", "3", "4.50"]
 
 
 def test_rows_are_kept_raw_and_can_be_scored_again(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path, talks: Path) -> None:
@@ -78,6 +78,13 @@ def test_other_peoples_rows(melcli: Melcli, talks: Path) -> None:
     assert json.loads(melcli("score", "--hyp", "hyp.jsonl", "-f", "json", "--limit", "1").out)["sets"]["hyp"]["wer"] == 50.0
 
 
+def test_files_from_windows(melcli: Melcli, talks: Path) -> None:
+    rows = [{"text": "a b", "pred_text": "a c"}, {"text": "é", "pred_text": "é"}]
+    (talks / "hyp.jsonl").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(json.dumps(row, ensure_ascii=False).encode() for row in rows))
+    ran = melcli("score", "--hyp", "hyp.jsonl", "-f", "json")
+    assert ran.code == 0 and json.loads(ran.out)["sets"]["hyp"]["words"] == 3
+
+
 def test_limit(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path) -> None:
     assert json.loads(melcli("score", "--manifest", "dev.jsonl", "--limit", 2, "-f", "json").out)["sets"]["dev"]["utterances"] == 2
 
@@ -94,7 +101,7 @@ def test_failed_utterances_are_listed_and_not_counted(melcli: Melcli, transcribe
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "score needs either --set NAME or --manifest SOURCE (and --model), or --hyp FILE.jsonl."),
+        ([], "score needs either --set NAME or --manifest SOURCE (and --model), or --hyp FILE.jsonl (and --set)."),
         (["--manifest", "dev.jsonl", "--hyp", "good.jsonl"], "score needs either"),
         (["--hyp", "good.jsonl", "--model", "x"], "--hyp scores transcripts that exist; leave out --model."),
         (["--hyp", "good.jsonl", "-o", "x"], "-o and --overwrite are about what a model transcribes"),
@@ -106,6 +113,11 @@ def test_failed_utterances_are_listed_and_not_counted(melcli: Melcli, transcribe
         (["--hyp", "number.jsonl"], "number.jsonl:1: 'text' and 'hyp' must both be strings."),
         (["--manifest", "broken.jsonl"], "broken.jsonl:2: not JSON"),
         (["--manifest", "silent.jsonl"], "silent.jsonl: none of its 1 utterances has a text to score against."),
+        (["--hyp", "deep.jsonl"], "deep.jsonl:1: not to be read as JSON, "),
+        (["--hyp", "long.jsonl"], "long.jsonl:1: not to be read as JSON, "),
+        (["--hyp", "half.jsonl"], "half.jsonl:1: not to be read as JSON, "),
+        (["--hyp", "nan.jsonl"], "nan.jsonl:1: 'duration' is NaN, expected seconds"),
+        (["--hyp", "null.jsonl"], "null.jsonl:1: 'text' and 'pred_text' must both be strings."),
         (["--manifest", "absent.jsonl"], "absent.jsonl: no such file"),
         (["--set", "openast"], "--set openast: neither a set, nor a corpus, nor a file. Did you mean 'openasr'?"),
         (["--set", "absent/dev.jsonl"], "absent/dev.jsonl: no such file"),
@@ -121,6 +133,11 @@ def test_mistakes(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path, 
     write(talks / "textless.jsonl", {"pred_text": "a"})
     write(talks / "number.jsonl", {"text": "a", "hyp": 3})
     write(talks / "silent.jsonl", {"audio": "a.wav", "duration": 1})
+    write(talks / "deep.jsonl", "[" * 100_000)
+    write(talks / "long.jsonl", '{"text": "a", "pred_text": "a", "time": ' + "1" * 5000 + "}")
+    write(talks / "half.jsonl", r'{"text": "a", "pred_text": "\ud800"}')
+    write(talks / "nan.jsonl", '{"text": "a", "pred_text": "a", "duration": NaN}')
+    write(talks / "null.jsonl", {"text": None, "pred_text": "a"})
     ran = melcli("score", *arguments)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(f"error: {expected}") and ran.err.count("\n") == 1
@@ -226,6 +243,13 @@ def test_worst(melcli: Melcli, two_files: Path) -> None:
     ]
     ran = melcli("score", "--hyp", "old.jsonl", "--worst", 1, "-f", "json")
     assert json.loads(ran.out) and "HYP: one TOO three" in ran.err
+
+
+def test_places_that_cannot_be_written_to(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path, talks: Path) -> None:
+    ran = melcli("score", "--manifest", manifest, "--csv", talks)
+    assert (ran.code, transcriber.heard) == (2, []) and "is a folder, and --csv takes a file" in ran.err
+    ran = melcli("score", "--manifest", manifest, "--report", manifest / "below")
+    assert (ran.code, transcriber.heard) == (1, []) and "below: cannot be written: " in ran.err and ran.err.count("\n") == 1
 
 
 def test_a_report_cannot_take_the_place_of_a_file(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path) -> None:

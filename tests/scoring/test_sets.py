@@ -11,7 +11,7 @@ from melcli.errors import RegistryError
 from melcli.scoring import results, sets
 from melcli.scoring.chunks import join_chunks
 from melcli.scoring.results import ResultRow
-from melcli.scoring.sets import ScoreGroup, by_label, default_protocol, open_sets
+from melcli.scoring.sets import ScoreGroup, by_label, default_protocol, of_label, open_sets
 
 
 def test_every_registered_set_opens() -> None:
@@ -35,14 +35,21 @@ def test_groups() -> None:
         (["openasr"], "openasr-2026"),
         (["openasr-classic"], "openasr-classic"),
         (["librispeech"], "plain"),
-        (["ami"], "plain"),
+        (["ami", "tedlium"], "openasr-classic"),
+        (["ami_cleaned"], "openasr-2026"),
+        (["librispeech_test.clean"], "openasr-2026"),
+        (["librispeech_test.clean", "ami"], "openasr-classic"),
+        (["ami", "ami_cleaned"], "plain"),
+        (["hf:hf-audio/open-asr-leaderboard:spgispeech:test"], "openasr-2026"),
         (["openasr", "digits:test"], "plain"),
         (["dev.jsonl"], "plain"),
         ([], "plain"),
     ],
 )
 def test_the_protocol_of_a_leaderboard_is_its_own(names: list[str], protocol: str) -> None:
-    assert default_protocol(names) == protocol
+    entries = open_sets(names)
+    assert default_protocol(entries)[0] == protocol
+    assert default_protocol([of_label(entry.label) for entry in entries])[0] == protocol  # of the result files too
 
 
 @pytest.mark.parametrize(
@@ -58,6 +65,9 @@ def test_the_protocol_of_a_leaderboard_is_its_own(names: list[str], protocol: st
         ("VoiceArena-Monsoon_en_IN_test__test", "VoiceArena-Monsoon_en_IN_test__test"),
         ("librispeech_test-clean", "librispeech:test-clean"),
         ("dev", "dev"),
+        ("ami_test", "ami_test"),
+        ("my_ami_test", "my_ami_test"),
+        ("spgispeech", "spgispeech"),
     ],
 )
 def test_sets_of_result_files(label: str, name: str) -> None:
@@ -78,6 +88,20 @@ def test_pieces_are_joined() -> None:
     assert incomplete == ["c"] and whole == ResultRow("c", 4.0, 2.0, "all of it", "a b d")
     assert join_chunks(rows, "f", [("c", 0), ("c", 1), ("c", 2), ("c", 10)])[1] == []
     assert join_chunks(rows, "f", [("c", 0), ("e", 0)])[1] == ["e"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "whole"),
+    [
+        (["eos", "silence", "eos"], "eos"),  # a pause is no reason
+        (["silence", "length", "repetition"], "length"),
+        (["silence"], "silence"),
+        (["eos", None], None),
+        ([], None),
+    ],
+)
+def test_why_the_whole_stopped(pieces: list[str | None], whole: str | None) -> None:
+    assert results.finish_reason(pieces) == whole
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ import jiwer
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kaldialign import batch_error_rate
 
 from melcli.scoring import wer
+from melcli.scoring.protocol import PLAIN
 from melcli.scoring.wer import ErrorCounts
 
 
@@ -29,6 +31,13 @@ def test_by_hand() -> None:
     assert counts.wer == pytest.approx(50.0)
     assert (counts.chars, counts.char_errors) == (14, 9)
     assert counts.cer == pytest.approx(100 * 9 / 14)
+
+
+@pytest.mark.parametrize(("errors", "words"), [(23, 160), (49, 160), (87, 160), (1, 3)])
+def test_ties_round_as_on_the_leaderboard(errors: int, words: int) -> None:
+    """100 * 23 / 160 is 14.38, rounded; the public scorer multiplies a rate that was divided before, and has 14.37."""
+    theirs = batch_error_rate([["a"] * words], [["b"] * errors + ["a"] * (words - errors)])
+    assert PLAIN.rounded(ErrorCounts(words=words, sub=errors).wer) == round(100 * theirs["err_rate"], 2)
 
 
 def test_text_where_nothing_was_said_counts_as_invented() -> None:

@@ -56,6 +56,7 @@ class Peer:
             "model": f"{count / 1e6:.1f} M parameters, {type(model).__name__} of transformers",
             "weights": used,
             "decoding": peer.decoding(beam),
+            "batch": peer.batch(rows),
             "audio": f"{peer.rate} Hz, {type(feature_extractor(processor)).__name__}, pieces up to {family.max_seconds:g} s",
         }
         return peer, decisions
@@ -80,6 +81,12 @@ class Peer:
         why = "as asked" if beam else "the same for all models"
         batches = "; one at a time, because padding would change the text" if self.blends and self.rows == 1 else ""
         return f"{how}, {why}{f'; language {LANGUAGE}' if self._told_language else ''}{batches}"
+
+    def batch(self, asked: int | None) -> str:
+        """How many utterances are decoded together, in words."""
+        if self.rows is None:
+            return f"auto: utterances of like length, up to {BATCH_SECONDS / self.beams:g} s, padding included"
+        return f"{self.rows} utterances, as asked" if asked else "1 utterance, because padding would change the text"
 
     @property
     def _told_language(self) -> bool:
