@@ -24,6 +24,8 @@ from melcli import console
 from melcli.errors import ClusterError, MelcliError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from melcli.inputs import AudioInput
     from melcli.transcripts import Transcript
 
@@ -275,8 +277,9 @@ class _Actor:
 class RayTranscriber:
     """A model in actors of the cluster that is joined: what `melcli.transcribe.Transcriber` is elsewhere, with the same decisions and transcripts."""
 
-    def __init__(self, model: str, options: Mapping[str, Any], workers: _Workers, decisions: dict[str, str]) -> None:
+    def __init__(self, model: str, folder: Path, options: Mapping[str, Any], workers: _Workers, decisions: dict[str, str]) -> None:
         self.model = model
+        self.folder = folder
         self.options = options
         self.workers = workers
         self.decisions = decisions
@@ -285,6 +288,8 @@ class RayTranscriber:
     def load(cls, model: str, *, device: str = "auto", **options: Any) -> RayTranscriber:
         """options: those of Transcriber.load. Raises what that raises, and ClusterError."""
         import ray
+
+        from melcli.models import checkpoint
 
         workers = _workers(device)
         options = {"device": device, **options}
@@ -297,7 +302,7 @@ class RayTranscriber:
         except ray.exceptions.RayError as error:
             raise _plain(error) from None
         console.decided([("ray", str(workers))])
-        return cls(model, options, workers, decisions)
+        return cls(model, checkpoint.resolve(model, offline=options.get("offline", False)), options, workers, decisions)
 
     def transcribe(self, items: Iterable[AudioInput]) -> Iterator[Transcript]:
         """Transcripts as they arrive. An input whose workers died has that as its error."""

@@ -28,6 +28,7 @@ class SkippingTranscriber:
 
     def __init__(self, transcriber: Transcriber, layers: Sequence[int]) -> None:
         self.transcriber = transcriber
+        self.folder = transcriber.folder
         self.layers = list(layers)
         self.decisions = transcriber.decisions | ({"skipped": f"layer {', '.join(map(str, layers))} at speech positions"} if layers else {})
 
