@@ -231,7 +231,7 @@ def test_checkpoints_that_hold_no_encoder_are_named(tmp_path):
     front = build_speech_input(settle_speech_input({"kind": "encoder", "model": str(tmp_path / "pickled")}), 8, 80)
     with pytest.raises(ConfigError, match=r"the weights of .*pickled cannot be loaded"):
         front.load_pretrained({"model": str(tmp_path / "pickled")})
-    with pytest.raises(ConfigError, match=r"speech_input.model: nowhere/no-such-encoder: not a folder, and not to be had from the hub"):
+    with pytest.raises(ConfigError, match=r"speech_input.model: nowhere/no-such-encoder: not a folder, and not on this machine"):
         settle_speech_input({"kind": "encoder", "model": "nowhere/no-such-encoder"}, offline=True)
 
 
