@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from melcli import config as yaml_config
-from melcli import console
+from melcli import console, launch
 from melcli.data.batches import TrainingBatches, only
 from melcli.data.load import load_utterance
 from melcli.data.packing import BatchPlan
@@ -28,9 +28,9 @@ from melcli.models.recognise import recognise
 from melcli.models.speech_lm import SpeechLM
 from melcli.recipe import Recipe
 from melcli.scoring import normalize, wer
-from melcli.training import setup
+from melcli.training import parallel, setup
 from melcli.training.progress import ProgressLines
-from melcli.training.trainer import SpeechTrainer, StopAfter, StopOnSignal, latest_checkpoint
+from melcli.training.trainer import COMPLETE, SpeechTrainer, StopAfter, StopOnSignal, latest_checkpoint
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}
 
@@ -47,23 +47,29 @@ class TrainResult:
 
 
 class Evaluation:
-    """Decodes evaluation utterances and scores them; features are computed once and kept."""
+    """Decodes evaluation utterances and scores them; features are computed once and kept. Of several processes each decodes its share."""
 
     def __init__(self, sets: dict[str, list[Utterance]], processor: SpeechLMProcessor, text: str) -> None:
         self.processor = processor
         self.clean = normalize.get(text)
         self.sets: dict[str, tuple[list[torch.Tensor], list[str]]] = {}
+        rank, world = launch.place()
         for name, utterances in sets.items():
-            waves = [load_utterance(u, processor.spec.rate) for u in utterances]
+            own = utterances[rank::world]
+            waves = [load_utterance(u, processor.spec.rate) for u in own]
             features = [processor.features([wave])[0].half() for wave in waves]
-            self.sets[name] = features, [self.clean(u.text or "") for u in utterances]
+            self.sets[name] = features, [self.clean(u.text or "") for u in own]
 
     def __call__(self, model: SpeechLM) -> dict[str, float]:
-        """WER in percent by set."""
-        rates = {}
+        """WER in percent by set, over the shares of all processes."""
+        decoded = {}
         for name, (features, references) in self.sets.items():
             hypotheses = recognise(model, self.processor, [f.float() for f in features])
-            texts = [self.clean(self.processor.text(h.tokens)) for h in hypotheses]
+            decoded[name] = references, [self.clean(self.processor.text(h.tokens)) for h in hypotheses]
+        rates = {}
+        shares = launch.gather([decoded])
+        for name in self.sets:
+            references, texts = ([one for share in shares for one in share[name][part]] for part in (0, 1))
             rate = wer.score(references, texts).wer
             rates[name] = round(rate, 2) if rate is not None else 0.0
         return rates
@@ -86,24 +92,28 @@ class Run:
         self.text_ids = self.encoders[0].texts(utterances)
         lengths = self._lengths(utterances)
         world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        self.parallel, self.parallel_reason = parallel.choose(t.parallel, world)
         self.plan = BatchPlan(
             lengths,
             fingerprint=self.data.fingerprint,
             seed=recipe.seed,
-            world_size=world,
+            world_size=world * t.accumulate,  # batches of one optimiser step, however many processes share them
             tokens_per_batch=t.tokens_per_batch,
             row_tokens=t.row_tokens,
             repeats=self.data.repeats,
+            shards=self.data.features.blocks() if recipe.data.shuffle == "shards" else None,
             **self._curriculum(),
         )
         self.world = world
         self.steps = t.steps or max(1, self.plan.steps(t.epochs or 1) // (world * t.accumulate))
         self.device, self.device_reason = pick_device()
         self.dtype, self.dtype_reason = pick_dtype(t.dtype, self.device)
+        self.attention_reason = "fused, with a mask that keeps the documents of a row apart"
         if self.device == "cpu":
             keep_freed_memory()
             if t.row_tokens <= EAGER_ROW:
                 self.model.llm.set_attn_implementation("eager")
+                self.attention_reason = f"plain products are faster on a processor in rows of up to {EAGER_ROW} positions"
 
     def _tokenizer(self, resuming: bool) -> Any:
         """The run's own tokenizer where it is resumed, so that it cannot get another."""
@@ -149,8 +159,9 @@ class Run:
             + (f"; left out: {left_out}" if left_out else ""),
             "mel": f"{self.recipe.data.mel}: {self.processor.spec.frame_rate:g} frames/s, {self.processor.spec.n_mels} bins",
             "model": f"{count:,} parameters, {front:,} of them in {self.recipe.model.speech_input.get('kind')}; vocabulary {len(self.tokenizer)}",
-            "attention": f"{self.model.llm.config._attn_implementation}; speech {self.model.config.speech_attention}",
+            "attention": f"{self.model.llm.config._attn_implementation}: {self.attention_reason}; speech {self.model.config.speech_attention}",
             "batches": f"{t.tokens_per_batch} positions in rows of {t.row_tokens}; {100 * self.plan.padding():.1f} % padding; {epoch} an epoch",
+            **({"processes": f"{self.parallel}: {self.parallel_reason}"} if self.world > 1 or t.parallel != "ddp" else {}),
             "length": f"{self.steps} steps = {self.steps * t.accumulate * self.world / max(epoch, 1):.1f} epochs",
         }
 
@@ -193,10 +204,8 @@ class Run:
             eval_steps=t.eval_every,
             save_steps=t.save_every,
             save_total_limit=t.keep,
-            bf16=self.dtype == torch.bfloat16,
-            use_cpu=self.device == "cpu",
             torch_compile=t.compile,
-            activation_checkpointing=t.gradient_checkpointing,
+            **{"use_cpu": self.device == "cpu"} | parallel.arguments(self.parallel, t, self.model, self.dtype),
             dataloader_num_workers=recipe.data.workers,
             dataloader_persistent_workers=recipe.data.workers > 0,
             dataloader_prefetch_factor=4 if recipe.data.workers else None,
@@ -218,6 +227,7 @@ class Run:
             evaluate_by_decoding=Evaluation(sets, self.processor, recipe.data.text),
             snapshots=self.out / "snapshots",
             keep=t.average,
+            layout=self.parallel,
             callbacks=[ProgressLines(), StopOnSignal(), *([StopAfter(smoke)] if smoke else [])],
         )
         return trainer
@@ -257,6 +267,8 @@ def train(
     out = out or default_folder(recipe)
     start = None if dry_run else _resume_from(out, resume)
     run = Run(recipe, out, resuming=start is not None, offline=offline)
+    if start is not None:
+        parallel.check_layout(start / COMPLETE, run.parallel)
     console.decided(run.decisions())
     if dry_run:
         _try_largest(run)
@@ -271,9 +283,8 @@ def train(
     if trainer.state.global_step < run.steps and not smoke:
         console.note(f"stopped at step {trainer.state.global_step} of {run.steps}; continue with --resume auto")
         return None
-    result = finish(run, trainer) if trainer.is_world_process_zero() else None
-    trainer.accelerator.wait_for_everyone()
-    return result
+    result = finish(run, trainer)
+    return result if trainer.is_world_process_zero() else None
 
 
 def _try_largest(run: Run) -> None:
@@ -291,30 +302,35 @@ def _try_largest(run: Run) -> None:
 
 
 def finish(run: Run, trainer: SpeechTrainer) -> TrainResult:
-    """Choose among the last, the best and the averaged weights by WER on the evaluation sets, and write the model."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    candidates: dict[str, dict[str, torch.Tensor] | None] = {"last": None}
+    """Choose among the last, the best and the averaged weights by WER on the evaluation sets, and write the model. Called by all processes."""
+    model = trainer.speech_lm
+    last = parallel.full_state(model)
+    candidates = _candidates(run, trainer) if trainer.is_world_process_zero() else {}
+    results: dict[str, dict[str, float]] = {}
+    for name in launch.gather([list(candidates)])[0]:
+        parallel.load_full(model, last | candidates.get(name, {}))
+        results[name] = trainer.word_error_rates()
+    chosen = min(results, key=lambda name: sum(results[name].values()))
+    folder = run.out / "model"
+    rates = results[chosen]
+    if trainer.is_world_process_zero():
+        extra = {
+            "recipe.yaml": yaml_config.dump_yaml(run.recipe),
+            "evaluation.json": json.dumps(rates, indent=2) + "\n",
+            "README.md": model_card(run.recipe, model, run.data.hours, trainer.state.global_step, chosen, rates),
+        }
+        checkpoint.save(folder, model, run.processor, dtype=DTYPES[run.recipe.train.weights], extra=extra, state=last | candidates[chosen])
+    trainer.accelerator.wait_for_everyone()
+    return TrainResult(folder, chosen, rates)
+
+
+def _candidates(run: Run, trainer: SpeechTrainer) -> dict[str, dict[str, torch.Tensor]]:
+    """Weights that may become the model, by what they are; none for the last ones, which the model has."""
+    candidates: dict[str, dict[str, torch.Tensor]] = {"last": {}}
     snapshots = trainer.snapshots
     if snapshots.rates:
         candidates["best"] = checkpoint.load_tensors(snapshots.path(snapshots.best()))
         latest = [snapshots.path(step) for step in snapshots.latest()]
         if run.recipe.train.average > 1 and len(latest) > 1:
             candidates[f"average of {len(latest)}"] = checkpoint.average(latest)
-    last = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    results: dict[str, dict[str, float]] = {}
-    model.eval()
-    for name, tensors in candidates.items():
-        model.load_state_dict(last | (tensors or {}))
-        with trainer.accelerator.autocast():
-            results[name] = trainer.evaluate_by_decoding(model)
-    chosen = min(results, key=lambda name: sum(results[name].values()))
-    model.load_state_dict(last | (candidates[chosen] or {}))
-    folder = run.out / "model"
-    rates = results[chosen]
-    extra = {
-        "recipe.yaml": yaml_config.dump_yaml(run.recipe),
-        "evaluation.json": json.dumps(rates, indent=2) + "\n",
-        "README.md": model_card(run.recipe, model, run.data.hours, trainer.state.global_step, chosen, rates),
-    }
-    checkpoint.save(folder, model, run.processor, dtype=DTYPES[run.recipe.train.weights], extra=extra)
-    return TrainResult(folder, chosen, rates)
+    return candidates

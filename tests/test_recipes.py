@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Phi3Config, Phi3ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from melcli import recipe as recipes
 from melcli import registry
@@ -26,7 +26,7 @@ SMALL = [
 
 
 def test_every_recipe_is_tried_here():
-    assert set(registry.names("recipe")) == {"digits", "tiny-en", "librispeech"}
+    assert set(registry.names("recipe")) == {"digits", "tiny-en", "librispeech", "openasr", "phi4mm"}
 
 
 @pytest.mark.parametrize("name", registry.names("recipe"))
@@ -67,17 +67,22 @@ SOURCES = {
 }
 
 
-def test_librispeech_with_a_checkpoint_of_its_backbones_family(tmp_path):
-    """The recipe's own path: a backbone and a tokenizer loaded by name, here a random Qwen3 of width 32 in a folder."""
+def made_librispeech(data: Path, **subsets: int) -> None:
+    """So many utterances of noise a subset, laid out as LibriSpeech is."""
     generator = torch.Generator().manual_seed(2)
-    for subset, count in (("train-clean-100", 6), ("dev-clean", 2), ("dev-other", 2)):
-        chapter = tmp_path / "data" / "LibriSpeech" / subset / "19" / "198"
+    for subset, count in subsets.items():
+        chapter = data / "LibriSpeech" / subset.replace("_", "-") / "19" / "198"
         chapter.mkdir(parents=True)
         lines = []
         for number in range(count):
             io.save(chapter / f"19-198-{number:04d}.wav", 0.1 * torch.randn(24000, generator=generator), 16000)
             lines.append(f"19-198-{number:04d} SOME WORDS AND A NUMBER {'ONE ' * number}".strip())
         (chapter / "19-198.trans.txt").write_text("\n".join(lines) + "\n")
+
+
+def test_librispeech_with_a_checkpoint_of_its_backbones_family(tmp_path):
+    """The recipe's own path: a backbone and a tokenizer loaded by name, here a random Qwen3 of width 32 in a folder."""
+    made_librispeech(tmp_path / "data", train_clean_100=6, dev_clean=2, dev_other=2)
     tokenizer = train_tokenizer(["some words and a number one"] * 3, 60)
     config = Qwen3Config(
         vocab_size=len(tokenizer) + 4,
@@ -99,3 +104,29 @@ def test_librispeech_with_a_checkpoint_of_its_backbones_family(tmp_path):
     result = train(recipes.load("librispeech", [*overrides, "train.epochs=null", *SMALL]), tmp_path / "run")
     assert result is not None
     assert set(result.rates) == {"librispeech:dev-clean", "librispeech:dev-other"}
+
+
+@pytest.mark.parametrize("name", ["openasr", "phi4mm"])
+def test_phi_recipes_with_a_small_phi3(name, tmp_path):
+    """Phi-4-multimodal's language model is of the Phi-3 family; here one of width 32, and openasr's sources are a few utterances on disk."""
+    made_librispeech(tmp_path / "data", train_clean_100=6, train_clean_360=2, train_other_500=2, dev_clean=2, dev_other=2)
+    recipe = recipes.load(name)
+    assert recipe.model.init == "microsoft/Phi-4-multimodal-instruct"
+    assert (recipe.tune.llm, recipe.tune.lora.rank, recipe.tune.lora.alpha) == ("lora", 320, 640)
+    tokenizer = train_tokenizer(["some words and a number one"] * 3, 60)
+    config = Phi3Config(
+        vocab_size=len(tokenizer) + 8, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, pad_token_id=0
+    )
+    Phi3ForCausalLM(config).save_pretrained(tmp_path / "phi")
+    tokenizer.save_pretrained(tmp_path / "phi")
+    sources = ["data.train=[{source: 'librispeech:train-clean-100'}]", "data.eval=[{source: 'librispeech:dev-clean'}]"]
+    small = [f"model.backbone={tmp_path / 'phi'}", "model.init=null", "model.speech_input.channels=8", "model.speech_input.hidden=16"]
+    settings = [*SMALL, *small, "tune.llm=full", f"data.root={tmp_path / 'data'}", "train.epochs=null", *(sources if name == "openasr" else [])]
+    assert train(recipes.load(name, settings), tmp_path / "run") is not None
+
+
+def test_openasr_says_what_the_paper_does():
+    recipe = recipes.load("openasr")
+    t = recipe.train
+    assert (t.parallel, t.lr, t.warmup, t.schedule, t.clip, t.epochs) == ("zero1", 1e-4, 9000, "linear", 1.0, 3)
+    assert len({entry.source.split(":")[1] for entry in recipe.data.train}) == 10

@@ -58,17 +58,25 @@ def _from_hub(name: str, offline: bool) -> Path:
 
 
 def save(
-    folder: Path, model: SpeechLM, processor: SpeechLMProcessor, *, dtype: torch.dtype | None = None, extra: dict[str, str] | None = None
+    folder: Path,
+    model: SpeechLM,
+    processor: SpeechLMProcessor,
+    *,
+    dtype: torch.dtype | None = None,
+    extra: dict[str, str] | None = None,
+    state: dict[str, Tensor] | None = None,
 ) -> None:
     """Write a checkpoint under a temporary name and move it into place.
 
     dtype: of the weights in the file, the model's own by default; statistics stay float32. extra: further files by name, such as the recipe.
+    state: the weights, where they are not those in the model.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     tied = set(model._tied_weights_keys or {})
-    state = {name: _cast(name, tensor, dtype) for name, tensor in model.state_dict().items() if name not in tied}
+    held = model.state_dict() if state is None else state
+    state = {name: _cast(name, tensor, dtype) for name, tensor in held.items() if name not in tied}
     before = model.config.dtype
     model.config.dtype = dtype or before
     model.save_pretrained(partial, state_dict=state)
