@@ -5,6 +5,7 @@ The folder is shared by all processes of the machine and all runs. Its size is b
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import queue
@@ -101,24 +102,8 @@ class RemoteFolder:
                 self.fetch(wanted.get())
 
     def _copy(self, name: str, path: Path) -> None:
-        address = f"{self.address}/{name}"
-        for left in reversed(range(TRIES)):
-            try:
-                from fsspec.core import url_to_fs
-
-                files, place = url_to_fs(address)
-                with replacing(path) as temporary:
-                    files.get_file(place, str(temporary))
-                return
-            except FileNotFoundError:
-                raise ShardError(f"{address}: no such file") from None
-            except ImportError as error:
-                raise ShardError(f"{address}: {str(error).splitlines()[0]}; `pip install melcli[remote]` brings what addresses need") from None
-            except WriteError:
-                raise
-            except Exception as error:  # each store has kinds of its own
-                if not left or isinstance(error, ValueError):
-                    raise ShardError(f"{address}: cannot be fetched ({(str(error).splitlines() or [type(error).__name__])[0]})") from None
+        with replacing(path) as temporary:
+            _download(f"{self.address}/{name}", temporary)
 
     def _evict(self, newest: Path) -> None:
         """Remove the shards wanted longest ago until the rest fits. Whoever still reads one keeps it until it is closed."""
@@ -144,3 +129,23 @@ def _touch(path: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _download(address: str, to: Path) -> None:
+    """One file from its address. ShardError where it cannot be had; OSError where this machine has no room for it."""
+    for left in reversed(range(TRIES)):
+        try:
+            from fsspec.core import url_to_fs
+
+            files, place = url_to_fs(address)
+            files.get_file(place, str(to))
+            return
+        except FileNotFoundError:
+            raise ShardError(f"{address}: no such file") from None
+        except ImportError as error:
+            raise ShardError(f"{address}: {str(error).splitlines()[0]}; `pip install melcli[remote]` brings what addresses need") from None
+        except Exception as error:  # each store has kinds of its own
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            if not left or isinstance(error, ValueError):
+                raise ShardError(f"{address}: cannot be fetched ({(str(error).splitlines() or [type(error).__name__])[0]})") from None
