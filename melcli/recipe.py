@@ -150,8 +150,8 @@ class TrainSection(Section):
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="autocast type; auto takes bfloat16 where the hardware multiplies it")
     weights: Literal["float32", "bfloat16"] = Field("float32", description="number format of the final model's weights on disk")
-    compile: bool = False
-    gradient_checkpointing: bool = False
+    compile: bool = Field(False, description="compile the language model's layers with torch.compile")
+    gradient_checkpointing: bool = Field(False, description="compute each layer's activations anew in the backward pass instead of keeping them")
     eval_every: int = Field(500, gt=0, description="steps between evaluations by decoding")
     save_every: int = Field(500, gt=0)
     keep: int = Field(2, ge=1, description="checkpoints kept; the best by word error rate is always kept")

@@ -92,7 +92,7 @@ class Run:
         self.text_ids = self.encoders[0].texts(utterances)
         lengths = self._lengths(utterances)
         world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-        self.parallel, self.parallel_reason = parallel.choose(t.parallel, world)
+        self.parallel, self.parallel_reason = parallel.choose(t.parallel, world, pick_device()[0])
         self.plan = BatchPlan(
             lengths,
             fingerprint=self.data.fingerprint,
@@ -114,6 +114,9 @@ class Run:
             if t.row_tokens <= EAGER_ROW:
                 self.model.llm.set_attn_implementation("eager")
                 self.attention_reason = f"plain products are faster on a processor in rows of up to {EAGER_ROW} positions"
+
+        if t.compile:
+            parallel.compile_layers(self.model.llm)
 
     def _tokenizer(self, resuming: bool) -> Any:
         """The run's own tokenizer where it is resumed, so that it cannot get another."""
@@ -161,6 +164,7 @@ class Run:
             "model": f"{count:,} parameters, {front:,} of them in {self.recipe.model.speech_input.get('kind')}; vocabulary {len(self.tokenizer)}",
             "attention": f"{self.model.llm.config._attn_implementation}: {self.attention_reason}; speech {self.model.config.speech_attention}",
             "batches": f"{t.tokens_per_batch} positions in rows of {t.row_tokens}; {100 * self.plan.padding():.1f} % padding; {epoch} an epoch",
+            **({"compiled": "the language model's layers, with their first batch; decoding runs uncompiled"} if t.compile else {}),
             **({"processes": f"{self.parallel}: {self.parallel_reason}"} if self.world > 1 or t.parallel != "ddp" else {}),
             "length": f"{self.steps} steps = {self.steps * t.accumulate * self.world / max(epoch, 1):.1f} epochs",
         }
@@ -204,8 +208,8 @@ class Run:
             eval_steps=t.eval_every,
             save_steps=t.save_every,
             save_total_limit=t.keep,
-            torch_compile=t.compile,
-            **{"use_cpu": self.device == "cpu"} | parallel.arguments(self.parallel, t, self.model, self.dtype),
+            use_cpu=self.device == "cpu",
+            **parallel.arguments(self.parallel, t, self.model, self.dtype),
             dataloader_num_workers=recipe.data.workers,
             dataloader_persistent_workers=recipe.data.workers > 0,
             dataloader_prefetch_factor=4 if recipe.data.workers else None,

@@ -165,7 +165,8 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
             loss = loss + self.config.ctc_weight * ctc
         if speech_elsewhere and speech is None:
             loss = loss + self._through_speech(h_BLD)
-        return SpeechLMOutput(loss=loss, ce=ce.detach(), ctc=None if ctc is None else ctc.detach(), ctc_logits=ctc_logits)
+        read = None if self.training else ctc_logits  # training wants none, and what shares its weights would keep hold of them
+        return SpeechLMOutput(loss=loss, ce=ce.detach(), ctc=None if ctc is None else ctc.detach(), ctc_logits=read)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, past_key_values: Any = None, is_first_iteration: bool = False, **kwargs: Any):
         """Speech is read once, in the first step."""

@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from melcli.recipe import TrainSection
 
 
-def choose(wanted: str, world: int) -> tuple[str, str]:
-    """How `world` processes share a model, `none` for a single one, and the reason. Raises ConfigError where DeepSpeed is missing."""
+def choose(wanted: str, world: int, device: str) -> tuple[str, str]:
+    """How `world` processes share a model, `none` for a single one, and the reason. Raises ConfigError where what DeepSpeed needs is missing."""
     if world == 1:
         return "none", "one process holds everything" + ("" if wanted == "ddp" else f"; train.parallel {wanted} asks for several, see --devices")
     if wanted == "zero1" and importlib.util.find_spec("deepspeed") is None:
         raise ConfigError("train.parallel: zero1 needs the package 'deepspeed': pip install melcli[deepspeed], or take ddp or fsdp")
+    if wanted == "zero1" and device == "cpu":
+        raise ConfigError("train.parallel: zero1 needs GPUs, of which none was found; ddp and fsdp train on processors, too")
     reasons = {
         "ddp": "each of {} processes holds all weights",
         "zero1": "each of {} processes holds all weights and its share of the optimiser's states",
@@ -65,16 +67,29 @@ def arguments(kind: str, train: TrainSection, model: SpeechLM, dtype: torch.dtyp
             "activation_checkpointing": train.gradient_checkpointing,
         }
         return {"bf16": low, "fsdp": True, "fsdp_config": config}
-    if kind == "zero1":  # which has its own autocast, and which accelerate leaves out where it is told to use the processor
-        return {"activation_checkpointing": train.gradient_checkpointing, "deepspeed": deepspeed_config(train, dtype), "use_cpu": False}
+    if kind == "zero1":  # which has its own autocast
+        return {"activation_checkpointing": train.gradient_checkpointing, "deepspeed": deepspeed_config(train, dtype)}
     return {"activation_checkpointing": train.gradient_checkpointing, "bf16": low}
 
 
-def layer_classes(llm: nn.Module) -> list[str]:
-    """Names of the classes of a language model's layers: of what its longest list of modules holds."""
+def layers(llm: nn.Module) -> list[nn.Module]:
+    """A language model's layers: what its longest list of modules holds."""
     lists = [module for module in llm.modules() if isinstance(module, nn.ModuleList)]
-    longest = max(lists, key=len, default=())
-    return sorted({type(layer).__name__ for layer in longest})
+    return list(max(lists, key=len, default=()))
+
+
+def layer_classes(llm: nn.Module) -> list[str]:
+    """Names of the classes of a language model's layers."""
+    return sorted({type(layer).__name__ for layer in layers(llm)})
+
+
+def compile_layers(llm: nn.Module) -> None:
+    """Compile each layer, for any number of positions: they are alike, so one compilation serves all.
+
+    A whole model would be compiled anew for most shapes of packed batches, which takes longer than it saves.
+    """
+    for layer in layers(llm):
+        layer.compile(dynamic=True)
 
 
 def deepspeed_config(train: TrainSection, dtype: torch.dtype) -> dict[str, Any]:

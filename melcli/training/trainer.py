@@ -34,6 +34,7 @@ class SpeechTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the targets of the whole step
+        self.world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         self._counts: dict[str, Tensor] = {}
         self._agree: parallel.Agreement | None = None
         self._speech_elsewhere = False
@@ -52,8 +53,8 @@ class SpeechTrainer(Trainer):
 
     @property
     def speech_lm(self) -> SpeechLM:
-        """The model itself, without what processes and compilation put around it."""
-        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        """The model itself, without what processes put around it."""
+        return self.accelerator.unwrap_model(self.model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
@@ -70,7 +71,7 @@ class SpeechTrainer(Trainer):
         self.meter.waited += time.perf_counter() - began
         self.meter.steps += 1
         self._counts = self._targets(samples[0], device)
-        if self.accelerator.num_processes > 1:
+        if self.world > 1:
             self._agree = self._agree or parallel.Agreement()
             self._speech_elsewhere = self._agree(any("speech" in batch for batch in samples[0]))
         return samples
@@ -80,9 +81,7 @@ class SpeechTrainer(Trainer):
         labels = sum(int((batch["labels"] >= 0).sum()) for batch in batches)
         ctc = sum(batch["ctc_targets"].numel() for batch in batches if "ctc_targets" in batch)
         counts = torch.tensor([labels, ctc], device=device, dtype=torch.float32)
-        world = self.accelerator.num_processes
-        if world > 1:
-            counts = self.accelerator.reduce(counts, "sum") / world
+        counts = self._over_processes(counts)
         counts = counts.clamp_min(1)
         return {"target_count": counts[0], "ctc_count": counts[1]}
 
@@ -96,21 +95,22 @@ class SpeechTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "grad_norm" in logs:
-            logs = {**logs, **self.meter.rates(self._over_processes, self.accelerator.num_processes)}
+            logs = {**logs, **self.meter.rates(self._over_processes, self.world)}
             self.meter.reset()
         super().log(logs, start_time)
 
     def _over_processes(self, sums: Tensor) -> Tensor:
-        """The mean of a measurement over all processes."""
-        if self.accelerator.num_processes == 1:
-            return sums
-        return self.accelerator.reduce(sums.to(self.accelerator.device), "mean")
+        """The mean of measurements over all processes."""
+        if self.world > 1:
+            sums = sums.to(self.accelerator.device)
+            torch.distributed.all_reduce(sums)
+        return sums / self.world
 
     def word_error_rates(self) -> dict[str, float]:
         """WER in percent by evaluation set of the weights as they are; each process decodes its share."""
         model = self.speech_lm
         model.eval()
-        with parallel.whole(model), self.accelerator.autocast():
+        with parallel.whole(model), self.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
             rates = self.evaluate_by_decoding(model)
         model.train()
         return rates

@@ -129,16 +129,20 @@ def test_the_layers_of_a_backbone_are_found(recipe_file):
 
 
 def test_one_process_shares_nothing_and_says_so(recipe_file, capsys):
-    assert parallel.choose("ddp", 1)[0] == parallel.choose("fsdp", 1)[0] == "none"
+    assert parallel.choose("ddp", 1, "cpu")[0] == parallel.choose("fsdp", 1, "cuda")[0] == "none"
     recipe = recipes.load(str(recipe_file), [*SAME_STEPS, "train.parallel=fsdp"])
     assert train(recipe, Path("nowhere"), dry_run=True) is None
     assert "train.parallel fsdp asks for several, see --devices" in " ".join(capsys.readouterr().err.split())
 
 
-def test_without_deepspeed_zero1_is_refused_in_a_line(monkeypatch):
+def test_without_deepspeed_or_gpus_zero1_is_refused_in_a_line(monkeypatch):
     monkeypatch.setattr(parallel.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"train\.parallel: zero1 needs .*pip install melcli\[deepspeed\]"):
-        parallel.choose("zero1", 2)
+        parallel.choose("zero1", 2, "cuda")
+    monkeypatch.setattr(parallel.importlib.util, "find_spec", lambda name: "there")
+    with pytest.raises(ConfigError, match="zero1 needs GPUs"):
+        parallel.choose("zero1", 2, "cpu")
+    assert parallel.choose("zero1", 2, "cuda") == ("zero1", "each of 2 processes holds all weights and its share of the optimiser's states")
 
 
 def test_a_checkpoint_is_resumed_by_what_wrote_it(tmp_path):
