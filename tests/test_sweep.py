@@ -16,7 +16,7 @@ from melcli import sweep, sweep_run, sweep_table
 from melcli.errors import ConfigError, UsageError
 from melcli.recipe import TRAINING, digest
 from melcli.train import train
-from tests.training.test_train import make_tones
+from tests.training.tones import make_tones
 
 RECIPE = """
 name: tones
