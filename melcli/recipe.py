@@ -13,7 +13,13 @@ from melcli import config, registry
 from melcli.config import Config
 
 TRAINING = "training.json"  # in a trained model's folder: what the training took
-UNCOUNTED = {"name": True, "summary": True, "sweep": True, "data": {"root", "workers"}, "train": {"log_every", "log_to"}}  # in a recipe's digest
+UNCOUNTED = {
+    "name": True,
+    "summary": True,
+    "sweep": True,
+    "data": {"root", "cache", "workers"},
+    "train": {"log_every", "log_to"},
+}  # in a recipe's digest
 
 
 class Section(Config):

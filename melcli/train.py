@@ -103,7 +103,6 @@ class Run:
             if t.row_tokens <= EAGER_ROW:
                 self.model.llm.set_attn_implementation("eager")
                 self.attention_reason = f"plain products are faster on a processor in rows of up to {EAGER_ROW} positions"
-
         if t.compile:
             parallel.compile_layers(self.model.llm)
 
@@ -153,7 +152,9 @@ class Run:
             **begun,
             **self.started.decided,
             "trains": "; ".join(map(str, self.groups)),
-            "memory": tune.memory(self.model, t.tokens_per_batch, t.row_tokens, self.dtype.itemsize, t.gradient_checkpointing),
+            "memory": tune.memory(
+                self.model, t.tokens_per_batch, t.row_tokens, self.dtype.itemsize, t.gradient_checkpointing, self.parallel, self.world
+            ),
             "attention": f"{self.model.llm.config._attn_implementation}: {self.attention_reason}; speech {self.model.config.speech_attention}",
             "batches": f"{t.tokens_per_batch} positions in rows of {t.row_tokens}; {100 * self.plan.padding():.1f} % padding; {epoch} an epoch",
             **({"compiled": "the language model's layers, with their first batch; decoding runs uncompiled"} if t.compile else {}),

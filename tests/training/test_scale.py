@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -18,10 +19,10 @@ from melcli import launch
 from melcli import recipe as recipes
 from melcli.data.packing import BatchPlan
 from melcli.errors import ConfigError
-from melcli.models import checkpoint
+from melcli.models import checkpoint, lora
 from melcli.recipe import TRAINING
 from melcli.train import Run, train
-from melcli.training import parallel
+from melcli.training import parallel, tune
 from tests.training.llm_makers import smollm2
 from tests.training.test_train import RECIPE, losses
 from tests.training.tones import make_tones
@@ -82,6 +83,12 @@ def start_and_kill_one(kind: str, recipe_file: Path, out: Path) -> None:
     assert not (out / "model").exists()
 
 
+def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.allclose(ours[name], theirs[name], atol=2e-3), name  # of weights, which Adam moves by the sign of tiny gradients, too
+
+
 @pytest.mark.parametrize(("kind", "killed"), [("ddp", False), ("fsdp", True), pytest.param("ddp", True, marks=pytest.mark.slow, id="ddp-killed")])
 def test_two_processes_train_as_one_does(kind, killed, recipe_file, alone, tmp_path):
     out = tmp_path / "run"
@@ -97,51 +104,49 @@ def test_two_processes_train_as_one_does(kind, killed, recipe_file, alone, tmp_p
     for one, other in zip(ours, theirs, strict=True):
         assert one == pytest.approx(other, abs=1e-4, rel=1e-4)
     assert max(loss for _, loss, _ in ours) - min(loss for _, loss, _ in ours) > 0.5  # a curve, not a line
-    ours, theirs = (load_file(run / "model" / "model.safetensors") for run in (out, alone))
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        assert torch.allclose(ours[name], theirs[name], atol=2e-3), name  # of weights, which Adam moves by the sign of tiny gradients, too
+    same(*(load_file(run / "model" / "model.safetensors") for run in (out, alone)))
     assert (out / "model" / "config.json").read_text() == (alone / "model" / "config.json").read_text()
     model, _ = checkpoint.load(str(out))
     assert type(model).__name__ == "SpeechLM"
     assert sorted(p.name for p in (out / "snapshots").glob("step-*")) == [f"step-{step:07d}.safetensors" for step in (4, 8)]
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_two_processes_train_adapters_as_one_does(kind, tmp_path):
-    """Adapters and a learning rate of its own for the speech side, the rest of the language model frozen; FSDP2 merges them at the end."""
-    make_tones(tmp_path, 24)
-    path = tmp_path / "tones.yaml"
-    path.write_text(RECIPE.format(root=tmp_path))
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory) -> tuple[list[str], Path]:
+    """A recipe that trains adapters and, faster, the speech side of a language model that is frozen otherwise; and one process's run of it."""
+    folder = tmp_path_factory.mktemp("adapters")
+    make_tones(folder, 24)
+    (folder / "tones.yaml").write_text(RECIPE.format(root=folder))
     settings = [
         *SAME_STEPS,
-        f"model.init={smollm2(tmp_path / 'llm')}",
+        f"model.init={smollm2(folder / 'llm')}",
         "model.backbone=null",
         "train.steps=3",
         "train.save_every=3",
         "train.eval_every=3",
-        "tune.llm=lora",
-        "tune.lora={rank: 4, alpha: 8}",
-        "tune.speech_lr=1e-2",
-        f"tune.lora.merge={'true' if kind == 'fsdp' else 'false'}",
     ]
-    assert train(recipes.load(str(path), [*settings, "train.accumulate=2"]), tmp_path / "alone") is not None
-    line = [sys.executable, "-m", "melcli", "train", str(path), *settings, f"train.parallel={kind}", "-o", str(tmp_path / "both"), "--devices", "2"]
-    both = subprocess.run(line, capture_output=True, text=True, timeout=200, check=False)
+    settings += ["tune.llm=lora", "tune.lora={rank: 4, alpha: 8}", "tune.speech_lr=1e-2"]
+    assert train(recipes.load(str(folder / "tones.yaml"), [*settings, "train.accumulate=2"]), folder / "run") is not None
+    return [str(folder / "tones.yaml"), *settings], folder / "run"
+
+
+@pytest.mark.parametrize(("kind", "merge"), [("ddp", False), ("fsdp", True)])
+def test_two_processes_train_adapters_as_one_does(kind, merge, adapters, tmp_path):
+    arguments, alone = adapters
+    line = [sys.executable, "-m", "melcli", "train", *arguments, f"train.parallel={kind}", f"tune.lora.merge={str(merge).lower()}"]
+    both = subprocess.run([*line, "-o", str(tmp_path), "--devices", "2"], capture_output=True, text=True, timeout=200, check=False)
     assert both.returncode == 0, both.stderr
-    assert "written and read again" in both.stderr
-    assert ("adapters added to the weights" in both.stderr) == (kind == "fsdp")
-    ours, theirs = losses(tmp_path / "both", 3), losses(tmp_path / "alone", 3)
-    for one, other in zip(ours, theirs, strict=True):
+    assert "written and read again" in both.stderr and ("adapters added to the weights" in both.stderr) == merge
+    for one, other in zip(losses(tmp_path, 3), losses(alone, 3), strict=True):
         assert one == pytest.approx(other, abs=1e-4, rel=1e-4)
-    runs = (tmp_path / "both", tmp_path / "alone")
-    for file in ("model/model.safetensors", "snapshots/step-0000003.safetensors"):
-        ours, theirs = (load_file(run / file) for run in runs)
-        assert ours.keys() == theirs.keys()
-        assert all(torch.allclose(ours[name], theirs[name], atol=2e-3) for name in ours)
-    assert not any(name.startswith("llm.") and "lora_" not in name for name in ours)  # of what stays as it is a snapshot has nothing
-    counts = [{key: json.loads((run / "model" / TRAINING).read_text())[key] for key in ("steps", "tokens", "trained_parameters")} for run in runs]
-    assert counts[0] == counts[1]
+    wanted, _ = checkpoint.load(str(alone))
+    written, _ = checkpoint.load(str(tmp_path))
+    same(written.state_dict(), (lora.merge_lora(wanted) if merge else wanted).state_dict())
+    kept, expected = (load_file(run / "snapshots" / "step-0000003.safetensors") for run in (tmp_path, alone))
+    same(kept, expected)
+    assert not any(name.startswith("llm.") and "lora_" not in name for name in kept)  # what does not train is not kept
+    records = [json.loads((run / "model" / TRAINING).read_text()) for run in (tmp_path, alone)]
+    assert len({(record["steps"], record["tokens"], record["parameters"], record["trained_parameters"]) for record in records}) == 1
 
 
 def test_one_process_with_two_batches_a_step_has_the_steps_of_two_processes(recipe_file, monkeypatch):
@@ -158,6 +163,21 @@ def test_one_process_with_two_batches_a_step_has_the_steps_of_two_processes(reci
 
 def test_every_epoch_holds_whole_steps():
     assert len(BatchPlan([10] * 999, fingerprint="x", world_size=4, tokens_per_batch=20, row_tokens=20).batches(0)) % 4 == 0
+
+
+def test_the_memory_that_is_said_is_one_devices(recipe_file, monkeypatch):
+    model = Run(recipes.load(str(recipe_file), SAME_STEPS), Path("nowhere")).model
+    monkeypatch.setattr(tune, "GB", 1.0)
+
+    def parts(layout: str) -> dict[str, float]:
+        said = tune.memory(model, 256, 128, 4, False, layout, 4)
+        return {name: float(size) for name, size in re.findall(r"(\w+) ([\d.]+)", said.partition(":")[2])}
+
+    all_of_it = parts("ddp")
+    quarter = {name: size / 4 for name, size in all_of_it.items()}
+    assert parts("none") == all_of_it and min(all_of_it.values()) > 1000
+    assert parts("zero1") == pytest.approx(all_of_it | {"Adam": quarter["Adam"]}, abs=0.1)
+    assert parts("fsdp") == pytest.approx(quarter | {"activations": all_of_it["activations"]}, abs=0.1)
 
 
 def test_the_layers_of_a_backbone_are_found(recipe_file):
