@@ -37,9 +37,11 @@ def gather(values: list[Any]) -> list[Any]:
     """The values of all processes, in the order of the processes; waits for all. To be called by each of them, after `join`."""
     if not is_worker():
         return values
-    from accelerate.utils import gather_object
+    from torch import distributed
 
-    return gather_object(values)
+    shares: list[list[Any]] = [[] for _ in range(distributed.get_world_size())]
+    distributed.all_gather_object(shares, values)
+    return [value for share in shares for value in share]
 
 
 def join(patience: timedelta | None = None) -> None:

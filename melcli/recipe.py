@@ -13,7 +13,13 @@ from melcli import config, registry
 from melcli.config import Config
 
 TRAINING = "training.json"  # in a trained model's folder: what the training took
-UNCOUNTED = {"name": True, "summary": True, "sweep": True, "data": {"root", "workers"}, "train": {"log_every", "log_to"}}  # in a recipe's digest
+UNCOUNTED = {
+    "name": True,
+    "summary": True,
+    "sweep": True,
+    "data": {"root", "cache", "workers"},
+    "train": {"log_every", "log_to"},
+}  # in a recipe's digest
 
 
 class Section(Config):
@@ -25,8 +31,30 @@ class Source(Section):
 
     source: str = Field(description="what to read; relative paths are looked up from data.root, then from the working directory")
     repeat: float = Field(1.0, gt=0, description="times an epoch goes through it; 0.5 takes a different random half each epoch")
+    weight: float | None = Field(None, gt=0, description="instead of repeat, for all sources or none: its share of the hours of an epoch")
     task: Literal["asr", "text"] | None = Field(None, description="how its utterances become sequences; data.task unless given")
     augment: bool = Field(True, description="whether data.augment applies; shards were augmented when they were made and are never changed here")
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> Source:
+        if self.weight is not None and self.repeat != 1:
+            raise ValueError(f"{self.source} has both repeat and weight: give one of them")
+        return self
+
+
+class Mix(Section):
+    """Shares of the sources by their size."""
+
+    temperature: float = Field(
+        1.0, ge=1, description="a source's share is its hours to the power of 1 / temperature: 1 as they are, more makes small sources larger"
+    )
+
+
+class StoreSection(Section):
+    """Where feature shards behind addresses (s3://, gs://, https://) are kept on this machine."""
+
+    folder: str = "~/.cache/melcli/shards"
+    gigabytes: float = Field(50.0, gt=0, description="what all kept shards may take together; those wanted longest ago go first")
 
 
 class DataSection(Section):
@@ -40,8 +68,24 @@ class DataSection(Section):
     max_seconds: float = Field(20.0, gt=0, description="longer utterances are left out, counted and said")
     augment: dict[str, Any] | None = Field(None, description="options of audio augmentation, see melcli.audio.augment.Augment")
     spec_augment: dict[str, Any] | None = Field(None, description="options of melcli.audio.augment.SpecAugment, applied to the log-mel in training")
+    mix: Mix | None = Field(None, description="shares of the sources by their hours, instead of each source's repeat or weight")
+    shuffle: Literal["global", "shards"] = Field(
+        "global", description="order of an epoch: of all utterances, or of shards and then of those in a window of them, for shards behind addresses"
+    )
+    cache: StoreSection = StoreSection()
     text_noise: float = Field(0.0, ge=0, lt=1, description="share of target tokens that the model reads as others in training, so that it listens")
     workers: int = Field(1, ge=0, description="processes that decode and extract features")
+
+    @model_validator(mode="after")
+    def _one_mixture(self) -> DataSection:
+        weighted = [entry for entry in self.train if entry.weight is not None]
+        if weighted and len(weighted) < len(self.train):
+            raise ValueError(f"weights are shares of the whole: {weighted[0].source} has one, so give one to every source of train, or to none")
+        if self.mix is not None and (found := next((e.source for e in self.train if e.weight is not None or e.repeat != 1), None)):
+            raise ValueError(f"mix sets how often each source is drawn: take repeat or weight from {found}, or leave mix out")
+        if (weighted or self.mix) and (found := next((e.source for e in self.train if (e.task or self.task) == "text"), None)):
+            raise ValueError(f"weight and mix share out hours of speech, and {found} is text alone: use repeat")
+        return self
 
 
 class TokenizerSection(Section):
@@ -111,7 +155,7 @@ class Curriculum(Section):
 class TrainSection(Section):
     epochs: float | None = Field(None, gt=0)
     steps: int | None = Field(None, gt=0, description="optimiser steps; either this or epochs")
-    tokens_per_batch: int = Field(8192, gt=0, description="sequence positions in one optimiser step and device")
+    tokens_per_batch: int = Field(8192, gt=0, description="sequence positions in one batch; a step has `accumulate` batches a device")
     row_tokens: int = Field(512, gt=0, description="positions in one packed row")
     curriculum: Curriculum | None = Field(None, description="begin with short utterances, from which alignment is learnt sooner")
     lr: float = Field(1e-3, gt=0)
@@ -120,11 +164,14 @@ class TrainSection(Section):
     weight_decay: float = Field(0.05, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = Field(1.0, gt=0)
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = Field(1, ge=1, description="batches of each device in one optimiser step")
+    parallel: Literal["ddp", "fsdp", "zero1"] = Field(
+        "ddp", description="what several devices share: ddp nothing, zero1 (DeepSpeed) the optimiser's states, fsdp (PyTorch's FSDP2) weights too"
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="autocast type; auto takes bfloat16 where the hardware multiplies it")
     weights: Literal["float32", "bfloat16"] = Field("float32", description="number format of the final model's weights on disk")
-    compile: bool = False
-    gradient_checkpointing: bool = False
+    compile: bool = Field(False, description="compile the language model's layers with torch.compile")
+    gradient_checkpointing: bool = Field(False, description="compute each layer's activations anew in the backward pass instead of keeping them")
     eval_every: int = Field(500, gt=0, description="steps between evaluations by decoding")
     save_every: int = Field(500, gt=0)
     keep: int = Field(2, ge=1, description="checkpoints kept; the best by word error rate is always kept")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,57 +11,53 @@ from transformers import TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from melcli import config as yaml_config
-from melcli import console
+from melcli import console, launch
 from melcli.data.batches import TrainingBatches, only
 from melcli.data.load import load_utterance
 from melcli.data.packing import BatchPlan
 from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError, ConfigError
 from melcli.files import write_text
-from melcli.models import checkpoint, lora
-from melcli.models.card import model_card
-from melcli.models.hardware import DTYPES, keep_freed_memory, pick_device, pick_dtype
+from melcli.models.hardware import keep_freed_memory, pick_device, pick_dtype
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recognise import recognise
 from melcli.models.speech_lm import SpeechLM
-from melcli.recipe import TRAINING, Recipe, digest
+from melcli.recipe import Recipe
 from melcli.scoring import normalize, wer
-from melcli.training import setup, tune, verify
+from melcli.training import parallel, setup, tune
+from melcli.training.finish import TrainResult, finish
 from melcli.training.progress import ProgressLines, Stopwatch
-from melcli.training.trainer import SpeechTrainer, StopAfter, StopOnSignal, latest_checkpoint, moving
+from melcli.training.trainer import COMPLETE, SpeechTrainer, StopAfter, StopOnSignal, latest_checkpoint
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}
 
 EAGER_ROW = 512  # positions a row up to which a processor trains with plain matrix products instead of fused attention; measured faster at 300
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """Where the model is, which weights it holds, and its WER in percent by evaluation set."""
-
-    folder: Path
-    chosen: str
-    rates: dict[str, float]
-
-
 class Evaluation:
-    """Decodes evaluation utterances and scores them; features are computed once and kept."""
+    """Decodes evaluation utterances and scores them; features are computed once and kept. Of several processes each decodes its share."""
 
     def __init__(self, sets: dict[str, list[Utterance]], processor: SpeechLMProcessor, text: str) -> None:
         self.processor = processor
         self.clean = normalize.get(text)
         self.sets: dict[str, tuple[list[torch.Tensor], list[str]]] = {}
+        rank, world = launch.place()
         for name, utterances in sets.items():
-            waves = [load_utterance(u, processor.spec.rate) for u in utterances]
+            own = utterances[rank::world]
+            waves = [load_utterance(u, processor.spec.rate) for u in own]
             features = [processor.features([wave])[0].half() for wave in waves]
-            self.sets[name] = features, [self.clean(u.text or "") for u in utterances]
+            self.sets[name] = features, [self.clean(u.text or "") for u in own]
 
     def __call__(self, model: SpeechLM) -> dict[str, float]:
-        """WER in percent by set."""
-        rates = {}
+        """WER in percent by set, over the shares of all processes."""
+        decoded = {}
         for name, (features, references) in self.sets.items():
             hypotheses = recognise(model, self.processor, [f.float() for f in features])
-            texts = [self.clean(self.processor.text(h.tokens)) for h in hypotheses]
+            decoded[name] = references, [self.clean(self.processor.text(h.tokens)) for h in hypotheses]
+        rates = {}
+        shares = launch.gather([decoded])
+        for name in self.sets:
+            references, texts = ([one for share in shares for one in share[name][part]] for part in (0, 1))
             rate = wer.score(references, texts).wer
             rates[name] = round(rate, 2) if rate is not None else 0.0
         return rates
@@ -87,24 +81,30 @@ class Run:
         self.text_ids = self.encoders[0].texts(utterances)
         lengths = self._lengths(utterances)
         world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        self.parallel, self.parallel_reason = parallel.choose(t.parallel, world, pick_device()[0])
         self.plan = BatchPlan(
             lengths,
             fingerprint=self.data.fingerprint,
             seed=recipe.seed,
-            world_size=world,
+            world_size=world * t.accumulate,  # batches of one optimiser step, however many processes share them
             tokens_per_batch=t.tokens_per_batch,
             row_tokens=t.row_tokens,
             repeats=self.data.repeats,
+            shards=self.data.features.blocks() if recipe.data.shuffle == "shards" else None,
             **self._curriculum(),
         )
         self.world = world
         self.steps = t.steps or max(1, self.plan.steps(t.epochs or 1) // (world * t.accumulate))
         self.device, self.device_reason = pick_device()
         self.dtype, self.dtype_reason = pick_dtype(t.dtype, self.device)
+        self.attention_reason = "fused, with a mask that keeps the documents of a row apart"
         if self.device == "cpu":
             keep_freed_memory()
             if t.row_tokens <= EAGER_ROW:
                 self.model.llm.set_attn_implementation("eager")
+                self.attention_reason = f"plain products are faster on a processor in rows of up to {EAGER_ROW} positions"
+        if t.compile:
+            parallel.compile_layers(self.model.llm)
 
     def _tokenizer(self, resuming: bool) -> Any:
         """The run's own tokenizer where it was trained for it and the run is resumed, so that it cannot get another."""
@@ -152,9 +152,13 @@ class Run:
             **begun,
             **self.started.decided,
             "trains": "; ".join(map(str, self.groups)),
-            "memory": tune.memory(self.model, t.tokens_per_batch, t.row_tokens, self.dtype.itemsize, t.gradient_checkpointing),
-            "attention": f"{self.model.llm.config._attn_implementation}; speech {self.model.config.speech_attention}",
+            "memory": tune.memory(
+                self.model, t.tokens_per_batch, t.row_tokens, self.dtype.itemsize, t.gradient_checkpointing, self.parallel, self.world
+            ),
+            "attention": f"{self.model.llm.config._attn_implementation}: {self.attention_reason}; speech {self.model.config.speech_attention}",
             "batches": f"{t.tokens_per_batch} positions in rows of {t.row_tokens}; {100 * self.plan.padding():.1f} % padding; {epoch} an epoch",
+            **({"compiled": "the language model's layers, with their first batch; decoding runs uncompiled"} if t.compile else {}),
+            **({"processes": f"{self.parallel}: {self.parallel_reason}"} if self.world > 1 or t.parallel != "ddp" else {}),
             "length": f"{self.steps} steps = {self.steps * t.accumulate * self.world / max(epoch, 1):.1f} epochs",
         }
 
@@ -197,10 +201,8 @@ class Run:
             eval_steps=t.eval_every,
             save_steps=t.save_every,
             save_total_limit=t.keep,
-            bf16=self.dtype == torch.bfloat16,
             use_cpu=self.device == "cpu",
-            torch_compile=t.compile,
-            activation_checkpointing=t.gradient_checkpointing,
+            **parallel.arguments(self.parallel, t, self.model, self.dtype),
             dataloader_num_workers=recipe.data.workers,
             dataloader_persistent_workers=recipe.data.workers > 0,
             dataloader_prefetch_factor=4 if recipe.data.workers else None,
@@ -223,6 +225,7 @@ class Run:
             snapshots=self.out / "snapshots",
             keep=t.average,
             speech_lr=recipe.tune.speech_lr,
+            layout=self.parallel,
             callbacks=[ProgressLines(), Stopwatch(), StopOnSignal(), *([StopAfter(smoke)] if smoke else [])],
         )
         return trainer
@@ -264,6 +267,8 @@ def train(
     out = out or default_folder(recipe)
     start = None if dry_run else _resume_from(out, resume)
     run = Run(recipe, out, resuming=start is not None, offline=offline)
+    if start is not None:
+        parallel.check_layout(start / COMPLETE, run.parallel)
     console.decided(run.decisions())
     if dry_run:
         _try_largest(run)
@@ -278,9 +283,8 @@ def train(
     if trainer.state.global_step < run.steps and not smoke:
         console.note(f"stopped at step {trainer.state.global_step} of {run.steps}; continue with --resume auto")
         return None
-    result = finish(run, trainer, smoke=smoke is not None) if trainer.is_world_process_zero() else None
-    trainer.accelerator.wait_for_everyone()
-    return result
+    result = finish(run, trainer, smoke=smoke is not None)
+    return result if trainer.is_world_process_zero() else None
 
 
 def _try_largest(run: Run) -> None:
@@ -295,74 +299,3 @@ def _try_largest(run: Run) -> None:
         loss = model(**batch).loss
     loss.backward()
     console.note(f"the largest batch, {batch['input_ids'].numel()} positions, went through: loss {float(loss.detach()):.3f}")
-
-
-def finish(run: Run, trainer: SpeechTrainer, smoke: bool = False) -> TrainResult:
-    """Choose among the last, the best and the averaged weights by WER on the evaluation sets, write the model and read it again.
-
-    Raises CheckpointError where the adapters of the model have learnt nothing; after a smoke run that is only said.
-    """
-    record = _record(run, trainer)
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    candidates: dict[str, dict[str, torch.Tensor] | None] = {"last": None}
-    snapshots = trainer.snapshots
-    if snapshots.rates:
-        candidates["best"] = checkpoint.load_tensors(snapshots.path(snapshots.best()))
-        latest = [snapshots.path(step) for step in snapshots.latest()]
-        if run.recipe.train.average > 1 and len(latest) > 1:
-            candidates[f"average of {len(latest)}"] = checkpoint.average(latest)
-    last = {name: tensor.detach().clone() for name, tensor in moving(model).items()}
-    results: dict[str, dict[str, float]] = {}
-    model.eval()
-    for name, tensors in candidates.items():
-        model.load_state_dict(last | (tensors or {}), strict=False)
-        with trainer.accelerator.autocast():
-            results[name] = trainer.evaluate_by_decoding(model)
-    chosen = min(results, key=lambda name: sum(results[name].values()))
-    model.load_state_dict(last | (candidates[chosen] or {}), strict=False)
-    _settle_lora(model, run.recipe, smoke)
-    folder = run.out / "model"
-    rates = results[chosen]
-    extra = {
-        "recipe.yaml": yaml_config.dump_yaml(run.recipe),
-        "evaluation.json": json.dumps(rates, indent=2) + "\n",
-        TRAINING: json.dumps(record, indent=2) + "\n",
-        "README.md": model_card(run.recipe, model, run.data.hours, trainer.state.global_step, chosen, rates),
-    }
-    dtype = DTYPES[run.recipe.train.weights]
-    checkpoint.save(folder, model, run.processor, dtype=dtype, extra=extra)
-    plain = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # without autocast around it
-    gap = verify.check_written(folder, plain, verify.one_batch(run.data.features, run.encoders, run.text_ids, run.processor), dtype)
-    console.note(f"written and read again: logits within {gap:.1e}")
-    return TrainResult(folder, chosen, rates)
-
-
-def _settle_lora(model: SpeechLM, recipe: Recipe, smoke: bool) -> None:
-    """Adapters must have learnt something; then they are merged, where the recipe says so."""
-    if model.config.lora is None:
-        return
-    if lora.lora_is_zero(model):
-        message = "the adapters are zero after training: nothing was learnt in them; see tune.lora.layers, tune.freeze and train.lr"
-        if not smoke:
-            raise CheckpointError(message)
-        console.warn(message)
-    elif recipe.tune.lora.merge:
-        lora.merge_lora(model)
-        console.note("adapters added to the weights")
-
-
-def _record(run: Run, trainer: SpeechTrainer) -> dict[str, float | int | str]:
-    """What a training took: steps and of how many, positions as planned, seconds without evaluation and saving, parameters, the recipe's digest."""
-    steps = trainer.state.global_step
-    seconds = next(callback.seconds for callback in trainer.callback_handler.callbacks if isinstance(callback, Stopwatch))
-    tokens = run.plan.positions(steps * run.recipe.train.accumulate * run.world)
-    parameters = list(run.model.parameters())
-    return {
-        "steps": steps,
-        "of": run.steps,
-        "tokens": tokens,
-        "seconds": round(seconds, 3),
-        "parameters": sum(p.numel() for p in parameters),
-        "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-        "digest": digest(run.recipe),
-    }

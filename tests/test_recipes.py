@@ -12,6 +12,7 @@ from melcli import registry, sweep
 from melcli.audio import io
 from melcli.models.speech_input import build_speech_input
 from melcli.train import train
+from tests.models import phi4mm_makers
 from tests.training.llm_makers import qwen3, smollm2
 
 SMALL = [
@@ -40,7 +41,7 @@ STUDY = {"study/base": 1, "study/lm": 1, "study/encoder": 1, "study/init": 10, "
 
 
 def test_every_recipe_is_tried_here():
-    assert set(registry.names("recipe")) == {"digits", "tiny-en", "librispeech", "finetune", "counterpart", *ABLATIONS, *STUDY}
+    assert set(registry.names("recipe")) == {"digits", "tiny-en", "librispeech", "openasr", "phi4mm", "finetune", "counterpart", *ABLATIONS, *STUDY}
 
 
 @pytest.mark.parametrize("name", registry.names("recipe"))
@@ -128,6 +129,27 @@ def test_recipes_that_start_from_a_language_model_by_name(name, smaller, tmp_pat
     result = train(recipes.load(name, [*overrides, "train.epochs=null", *SMALL]), tmp_path / "run")
     assert result is not None
     assert all(rate.startswith("librispeech:dev-clean") or rate == "librispeech:dev-other" for rate in result.rates)
+
+
+@pytest.mark.parametrize("name", ["openasr", "phi4mm"])
+def test_recipes_that_start_from_phi(name, tmp_path):
+    """Their own path, from a small checkpoint in the layout of the one that they name; openasr's sources are a few utterances on disk."""
+    make_librispeech(tmp_path / "data")
+    phi = phi4mm_makers.write_remote(tmp_path / "phi", phi4mm_makers.native_model(blocks=1))
+    recipe = recipes.load(name)
+    assert recipe.model.init == "microsoft/Phi-4-multimodal-instruct"
+    assert (recipe.tune.llm, recipe.tune.lora.rank, recipe.tune.lora.alpha) == ("lora", 320, 640)
+    sources = ["data.train=[{source: 'librispeech:train-clean-100'}]", "data.eval=[{source: 'librispeech:dev-clean'}]"]
+    smaller = [f"model.init={phi}", f"tune.lora.rank={phi4mm_makers.RANK}", f"tune.lora.alpha={phi4mm_makers.ALPHA}"]
+    settings = [f"data.root={tmp_path / 'data'}", *smaller, "train.epochs=null", *SMALL, *(sources if name == "openasr" else [])]
+    assert train(recipes.load(name, [*settings, "train.warmup=0"]), tmp_path / "run") is not None
+
+
+def test_openasr_says_what_the_paper_does():
+    recipe = recipes.load("openasr")
+    t = recipe.train
+    assert (t.parallel, t.lr, t.warmup, t.schedule, t.clip, t.epochs) == ("zero1", 1e-4, 9000, "linear", 1.0, 3)
+    assert len({entry.source.split(":")[1] for entry in recipe.data.train}) == 10
 
 
 @pytest.mark.parametrize("name", sorted(set(ABLATIONS) - {"ablations/base"}))

@@ -16,6 +16,7 @@ from melcli.data.tasks import Encoder, Example
 from melcli.data.text_noise import with_noise
 from melcli.errors import AudioError
 
+AHEAD = 64  # batches whose shards are fetched before they are wanted
 SPARE_BATCHES = 20  # that are tried in place of one of which no file can be read
 
 
@@ -52,6 +53,7 @@ class TrainingBatches(Dataset):
         self.seed = seed
         self.on_failure = on_failure
         self.told: set[str] = set()
+        self._seen = 0  # up to which batch it was said what will be wanted
         self.text_noise = text_noise
         self.vocabulary = sorted({token for ids in text_ids for token in ids}) if text_noise else []
 
@@ -59,6 +61,7 @@ class TrainingBatches(Dataset):
         return self.steps
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
+        self._look_ahead(step)
         for following in range(min(SPARE_BATCHES, self.steps)):
             if packed := self._rows((step + following) % self.steps):
                 return pack(packed, self.pad_id)
@@ -85,6 +88,15 @@ class TrainingBatches(Dataset):
         if not as_planned:  # a change of speed changes lengths, which the plan does not know: share them out anew among as many rows
             planned = balanced([len(example.input_ids) for example, _ in examples], len(rows))
         return [[examples[i] for i in row] for row in planned if row]
+
+    def _look_ahead(self, step: int) -> None:
+        """Say what the next batches want. This process makes only some of them, but the copies of shards are everybody's on this machine."""
+        ahead = getattr(self.features, "ahead", None)
+        if ahead is None:
+            return
+        for coming in range(max(step, self._seen), min(step + AHEAD, self.steps)):
+            ahead([index for row in self.plan.locate(coming)[1] for index in row])
+        self._seen = max(self._seen, min(step + AHEAD, self.steps))
 
     def _failed(self, message: str) -> None:
         if message not in self.told:

@@ -5,9 +5,10 @@ Shapes: T mel frames, M mel bins, S samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
     from melcli.data.shards import FeatureShards
 
 
+BLOCK = 256  # utterances that are read together where no shard says which are
+
+
 class FeatureSource(Protocol):
-    """Utterances and their features. `frames[i]` is what the batch plan counts with; `get` may differ from it by augmentation of speed."""
+    """Utterances and their features. `frames[i]` is what the batch plan counts with; `get` may differ from it by augmentation of speed.
+
+    `block(i)` numbers the shard that an utterance is in; sources that are not in shards have none.
+    """
 
     utterances: Sequence[Utterance]
     frames: Sequence[int]
@@ -78,6 +85,12 @@ class ShardFeatures:
     def get(self, index: int, generator: torch.Generator | None) -> Tensor:
         return self.shards.mel(self.kept[index])
 
+    def block(self, index: int) -> int:
+        return self.shards.shard_of(self.kept[index])
+
+    def ahead(self, indices: Iterable[int]) -> None:
+        self.shards.ahead(self.kept[i] for i in indices)
+
 
 class TextFeatures:
     """Utterances of which only the text is read."""
@@ -108,3 +121,22 @@ class Joined:
         if self.spec_augment is not None and generator is not None:
             mel_TM = spec_augment(mel_TM.float(), self.spec_augment, generator)
         return mel_TM
+
+    def blocks(self) -> np.ndarray:
+        """A number for each utterance, the same for those that are stored together: of its shard, or of some hundreds that follow each other."""
+        numbers: list[int] = []
+        for source in self.sources:
+            block = getattr(source, "block", lambda i: i // BLOCK)
+            first = max(numbers, default=-1) + 1
+            numbers += [first + block(i) for i in range(len(source.utterances))]
+        return np.asarray(numbers, dtype=np.int64)
+
+    def ahead(self, indices: Iterable[int]) -> None:
+        """Say which utterances will soon be wanted, so that what is behind an address can be fetched meanwhile."""
+        by_source: dict[int, list[int]] = {}
+        for index in indices:
+            source, at = self._where[index]
+            by_source.setdefault(source, []).append(at)
+        for source, found in by_source.items():
+            if hasattr(self.sources[source], "ahead"):
+                self.sources[source].ahead(found)

@@ -19,7 +19,7 @@ from melcli.errors import ManifestError, nearest
 TEXT = ("text", "sentence", "normalized_text", "transcript", "transcription", "question", "raw_text")  # the leaderboard's order, then others
 SPEAKER = ("speaker_id", "speaker", "client_id")
 ID = ("id", "utterance_id", "utt_id")
-DURATION = ("duration", "audio_length_s", "duration_s")
+DURATION = ("duration", "audio_length_s", "duration_s", "audio_duration")
 
 
 def _library() -> Any:

@@ -3,6 +3,9 @@
 Utterances are drawn, laid end to end in rows of bounded length (first fit, longest first, within pools of a few batches, so that padding
 stays small and order stays random) and rows of like length are joined to batches. Nothing here depends on what was done before: the plan
 of any epoch can be computed alone, so resuming is an index and every rank gets the same number of batches.
+
+Where utterances lie in shards that have to be fetched, shards are shuffled first, then the utterances of a window of them: a batch touches few
+shards, and each shard is wanted during one stretch of the epoch.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 POOL_BATCHES = 16
+WINDOW_SHARDS = 16  # shuffled together where shards are shuffled
 
 Batch = tuple[tuple[int, ...], ...]  # rows of utterance indices
 
@@ -31,7 +35,8 @@ def balanced(lengths: Sequence[int], rows: int) -> list[list[int]]:
 class BatchPlan:
     """lengths: positions of each utterance. repeats: how often each is drawn an epoch; a fraction is a chance, drawn anew each epoch.
 
-    early: which utterances the first `early_epochs` epochs hold, for a curriculum that begins with short ones.
+    early: which utterances the first `early_epochs` epochs hold, for a curriculum that begins with short ones. world_size: batches of one
+    optimiser step; an epoch has a multiple of it. shards: the number of the shard of each utterance, to shuffle shards and windows of them.
 
     `batches(epoch)` lists the epoch's batches; `locate(step)` finds batch number `step` counted from the start of training.
     """
@@ -48,11 +53,13 @@ class BatchPlan:
         repeats: Sequence[float] | None = None,
         early: Sequence[bool] | None = None,
         early_epochs: int = 0,
+        shards: Sequence[int] | None = None,
     ) -> None:
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self.repeats = np.ones(len(self.lengths)) if repeats is None else np.asarray(repeats, dtype=np.float64)
         self.early = None if early is None else np.asarray(early, dtype=bool)
         self.early_epochs = early_epochs
+        self.shards = None if shards is None else np.asarray(shards, dtype=np.int64)
         self.row_tokens = row_tokens
         self.tokens_per_batch = max(tokens_per_batch, row_tokens)
         self.world_size = world_size
@@ -73,18 +80,37 @@ class BatchPlan:
         times = whole + (rng.random(len(self.lengths)) < self.repeats - whole)
         if self.early is not None and epoch < self.early_epochs:
             times *= self.early
-        draws = rng.permutation(np.repeat(np.arange(len(self.lengths)), times))
-        pool_tokens = POOL_BATCHES * self.tokens_per_batch
-        pool_of = np.cumsum(self.lengths[draws]) // pool_tokens
+        drawn = np.repeat(np.arange(len(self.lengths)), times)
+        batches: list[Batch] = []
+        for draws in self._windows(rng.permutation(drawn), rng):
+            batches += self._shuffled(draws, rng)
+        if not batches:
+            return []
+        short = -len(batches) % self.world_size
+        return batches + [batches[i % len(batches)] for i in range(short)]
+
+    def _windows(self, draws: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+        """All draws at once; or those of a window of shuffled shards after those of another, in the order given. A shard that is drawn from
+        several times has so many places in the order."""
+        if self.shards is None:
+            return [draws]
+        by_index = np.argsort(draws, kind="stable")
+        ordered = draws[by_index]
+        firsts = np.flatnonzero(np.diff(ordered, prepend=-1))
+        times = np.empty(len(draws), dtype=np.int64)  # which of its utterance's draws each is
+        times[by_index] = np.arange(len(draws)) - np.repeat(firsts, np.diff(firsts, append=len(draws)))
+        _, place = np.unique(self.shards[draws] * (times.max(initial=0) + 1) + times, return_inverse=True)
+        window = rng.permutation(int(place.max(initial=-1)) + 1)[place] // WINDOW_SHARDS
+        by_window = np.argsort(window, kind="stable")
+        return np.split(draws[by_window], np.flatnonzero(np.diff(window[by_window])) + 1)
+
+    def _shuffled(self, draws: np.ndarray, rng: np.random.Generator) -> list[Batch]:
+        """Draws in batches, in random order."""
+        pool_of = np.cumsum(self.lengths[draws]) // (POOL_BATCHES * self.tokens_per_batch)
         batches: list[Batch] = []
         for pool in np.split(draws, np.flatnonzero(np.diff(pool_of)) + 1):
             batches += self._group(self._rows(pool))
-        if not batches:
-            return []
-        order = rng.permutation(len(batches))
-        batches = [batches[i] for i in order]
-        short = -len(batches) % self.world_size
-        return batches + [batches[i % len(batches)] for i in range(short)]
+        return [batches[i] for i in rng.permutation(len(batches))]
 
     def _rows(self, pool: np.ndarray) -> list[tuple[int, list[int]]]:
         """First fit, longest first: (positions used, utterances) of each row."""

@@ -6,7 +6,8 @@ A folder holds, for n = 00000, 00001, ...:
     shard-n.jsonl         a row an utterance: the fields of `Utterance` and its `frames`
     features.json         the MelSpec, dtype, statistics over all frames and the shards; written last, so its presence says the set is whole
 
-Every file is written under a temporary name and renamed, the .safetensors after its .jsonl: a shard that is there is whole.
+Every file is written under a temporary name and renamed, the .safetensors after its .jsonl: a shard that is there is whole. The folder may
+be behind an address (data/remote.py): then a shard is copied to this machine when an utterance of it is first wanted.
 
 Shapes: T mel frames, M mel bins.
 """
@@ -17,7 +18,7 @@ import bisect
 import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from melcli.audio.mel_spec import MelSpec
+from melcli.data.remote import RemoteFolder
 from melcli.data.rows import from_row, read_lines, to_row
 from melcli.data.utterance import Utterance
 from melcli.errors import ShardError, WriteError
@@ -36,6 +38,7 @@ from melcli.files import replacing, write_text
 
 FORMAT = 1
 SUMMARY = "features.json"
+OPEN_COPIES = 32  # shards behind an address that one process keeps open
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _KEY = "melcli"  # the one metadata entry: with several, safetensors writes them in no fixed order, and equal shards would differ in their bytes
 
@@ -115,16 +118,20 @@ class FeatureShards:
     std_M: Tensor
     summary: dict[str, Any]
     firsts: list[int]  # index of the first utterance of each shard
+    remote: RemoteFolder | None = None
     _open: dict[int, tuple[Tensor, list[int]]] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str], spec: MelSpec | None = None) -> FeatureShards:
-        """Open what `melcli featurize` wrote.
+    def open(cls, folder: str | os.PathLike[str] | RemoteFolder, spec: MelSpec | None = None) -> FeatureShards:
+        """Open what `melcli featurize` wrote, on this machine or behind an address.
 
         spec: the one wanted; other features are a ShardError that names the first differences. ShardError too for a folder without features, an
         unfinished one, and broken files.
         """
-        folder = Path(folder)
+        remote = folder if isinstance(folder, RemoteFolder) else None
+        folder = Path(folder) if remote is None else remote.folder
+        if remote is not None:
+            remote.refresh(SUMMARY)
         path = folder / SUMMARY
         if not path.is_file():
             unfinished = any(folder.glob("shard-*.safetensors"))
@@ -140,6 +147,8 @@ class FeatureShards:
             raise ShardError(f"{path}: broken ({str(error).splitlines()[0]}); run featurize again with --overwrite") from None
         if spec is not None and (difference := made.difference(spec)) is not None:
             raise ShardError(f"{folder}: features of another mel than is wanted: {difference}; run featurize with the --mel that is wanted")
+        if remote is not None:
+            remote.fetch_all(file.with_suffix(".jsonl").name for file, _ in shards)
         utterances: list[Utterance] = []
         frames: list[int] = []
         firsts = []
@@ -150,7 +159,7 @@ class FeatureShards:
                 utterances.append(from_row(row, str(folder), where))
             if len(utterances) - firsts[-1] != count:
                 raise ShardError(f"{file.with_suffix('.jsonl')}: {len(utterances) - firsts[-1]} rows, {SUMMARY} says {count}; run featurize again")
-        return cls(folder, made, dtype, utterances, frames, mean_M, std_M, summary, firsts)
+        return cls(folder, made, dtype, utterances, frames, mean_M, std_M, summary, firsts, remote)
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -162,14 +171,37 @@ class FeatureShards:
         """mel_TM of one utterance in the stored dtype: a view of the mapped file, read when it is touched. Do not write to it."""
         if not 0 <= index < len(self.utterances):
             raise IndexError(index)
-        number = bisect.bisect_right(self.firsts, index) - 1
+        number = self.shard_of(index)
         if number not in self._open:
-            path = self.folder / self.summary["shards"][number]["file"]
             try:
-                with safe_open(path, "pt") as shard:
-                    self._open[number] = shard.get_tensor("mel"), shard.get_tensor("offsets").tolist()
-            except (SafetensorError, OSError) as error:
-                raise ShardError(f"{path}: cannot be read ({error}); delete it and run featurize again") from None
+                self._open[number] = self._map(number)
+            except ShardError:
+                if self.remote is None:
+                    raise
+                self._open[number] = self._map(number)  # another process may have had to remove the copy just then
+            if self.remote is not None and len(self._open) > OPEN_COPIES:
+                del self._open[next(iter(self._open))]
         mel_TM, offsets = self._open[number]
         row = index - self.firsts[number]
         return mel_TM[offsets[row] : offsets[row + 1]]
+
+    def shard_of(self, index: int) -> int:
+        """The number of the shard that an utterance is in."""
+        return bisect.bisect_right(self.firsts, index) - 1
+
+    def ahead(self, indices: Iterable[int]) -> None:
+        """Have the shards of utterances that will soon be wanted fetched, where they are behind an address."""
+        if self.remote is not None:
+            numbers = dict.fromkeys(self.shard_of(index) for index in indices)
+            self.remote.ahead(self._name(number) for number in numbers if number not in self._open)
+
+    def _name(self, number: int) -> str:
+        return self.summary["shards"][number]["file"]
+
+    def _map(self, number: int) -> tuple[Tensor, list[int]]:
+        path = self.folder / self._name(number) if self.remote is None else self.remote.fetch(self._name(number))
+        try:
+            with safe_open(path, "pt") as shard:
+                return shard.get_tensor("mel"), shard.get_tensor("offsets").tolist()
+        except (SafetensorError, OSError) as error:
+            raise ShardError(f"{path}: cannot be read ({error}); delete it and run featurize again") from None

@@ -150,13 +150,7 @@ def load(
         difference = mel.difference(config.mel_spec)
         if difference:
             raise CheckpointError(f"{folder}: its mel specification is another: {difference}")
-    tensors = read_tensors(folder)
-    try:
-        with init_empty_weights():  # of the parameters; buffers that no checkpoint holds, such as rotary frequencies, are computed
-            model = SpeechLM(config)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{folder}: its config.json describes no possible model: {_first_line(error)}") from None
-    assign(model, tensors, folder, dtype, device)
+    model = build(config, read_tensors(folder), folder, dtype, device)
     model.generation_config = _generation_config(folder) or model.generation_config
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -220,6 +214,17 @@ def cast(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     statistics = name.startswith("speech_input.") and ".normalise." in name
     keep = dtype is None or not tensor.is_floating_point() or statistics
     return tensor if keep else tensor.to(dtype)
+
+
+def build(config: SpeechLMConfig, tensors: dict[str, Tensor], folder: Path, dtype: torch.dtype | None = None, device: str = "cpu") -> SpeechLM:
+    """A model with these tensors. folder: where they come from, to say what is wrong with them. Raises CheckpointError."""
+    try:
+        with init_empty_weights():  # of the parameters; buffers that no checkpoint holds, such as rotary frequencies, are computed
+            model = SpeechLM(config)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{folder}: its config.json describes no possible model: {_first_line(error)}") from None
+    assign(model, tensors, folder, dtype, device)
+    return model
 
 
 def assign(model: SpeechLM, tensors: dict[str, Tensor], folder: Path, dtype: torch.dtype | None, device: str) -> None:

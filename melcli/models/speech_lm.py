@@ -101,6 +101,15 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         at_speech = input_ids_BL == self.config.speech_token_id
         return x_BLD.masked_scatter(at_speech[..., None], x_PD.to(x_BLD.dtype)), patches_U
 
+    def _through_speech(self, h_BLD: Tensor) -> Tensor:
+        """Zero, by way of everything that speech goes through."""
+        frames = 8 * self.speech_input.stride
+        bins = self.config.mel_spec.n_mels if self.speech_input.reads == "mel" else 1
+        silence = torch.zeros(frames, bins, device=h_BLD.device)
+        x_PD, _ = self.speech_input(silence, torch.tensor([frames], device=h_BLD.device))
+        zero = 0.0 * x_PD.float().sum()
+        return zero if self.ctc_head is None else zero + 0.0 * self.ctc_head(h_BLD[:1, :1]).float().sum()
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -117,12 +126,15 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         past_key_values: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
+        speech_elsewhere: bool = False,
         **kwargs: Any,
     ) -> SpeechLMOutput:
         """Packed rows (with `documents` [B, L], 0 for padding) in training; padded rows (with `attention_mask` [B, L]) in generation.
 
         labels [B, L] are not shifted by the caller's hand: position i is predicted from what stands before it; -100 is ignored.
         target_count, ctc_count: what the summed losses are divided by, by default the targets in this call.
+        speech_elsewhere: other processes have speech in this step; where this one has text alone its gradients of what speech goes through are
+        zeros, as processes that average gradients must all have the same ones.
         """
         x_BLD, patches_U = self.embed(input_ids, speech, speech_lengths)
         at_speech = input_ids == self.config.speech_token_id
@@ -168,7 +180,10 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
                 ctc_logits, patches_U * self.config.ctc_rate, ctc_targets, ctc_lengths, ctc_targets.numel() if ctc_count is None else ctc_count
             )
             loss = loss + self.config.ctc_weight * ctc
-        return SpeechLMOutput(loss=loss, ce=ce.detach(), ctc=None if ctc is None else ctc.detach(), ctc_logits=ctc_logits)
+        if speech_elsewhere and speech is None:
+            loss = loss + self._through_speech(h_BLD)
+        read = None if self.training else ctc_logits  # training wants none, and what shares its weights would keep hold of them
+        return SpeechLMOutput(loss=loss, ce=ce.detach(), ctc=None if ctc is None else ctc.detach(), ctc_logits=read)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, past_key_values: Any = None, is_first_iteration: bool = False, **kwargs: Any):
         """Speech is read once, in the first step."""

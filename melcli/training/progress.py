@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
@@ -31,15 +33,17 @@ class Meter:
         found = {"tokens": (documents > 0).sum(), "loss": loss, "ce": ce, "ctc": 0.0 if ctc is None else ctc}
         self.sums = {name: total + found[name] for name, total in self.sums.items()}
 
-    def rates(self) -> dict[str, float]:
-        """Means over steps and rates since the last reset; padding and waiting in percent."""
+    def rates(self, mean: Callable[[Tensor], Tensor] = lambda sums: sums, processes: int = 1) -> dict[str, float]:
+        """Means over steps and rates of all processes since the last reset; padding and waiting in percent. mean: of a tensor over the processes."""
         seconds = max(time.perf_counter() - self.started, 1e-9)
-        sums = {name: float(total) for name, total in self.sums.items()}
+        names = [*self.sums, "positions", "waited"]
+        own = [*(float(total) for total in self.sums.values()), self.positions, self.waited]
+        sums = dict(zip(names, mean(torch.tensor(own, dtype=torch.float64)).tolist(), strict=True))
         return {
             **{name: sums[name] / max(self.steps, 1) for name in ("loss", "ce", "ctc")},
-            "tokens_per_second": sums["tokens"] / seconds,
-            "padding_percent": 100 * (1 - sums["tokens"] / max(self.positions, 1)),
-            "data_wait_percent": 100 * self.waited / seconds,
+            "tokens_per_second": processes * sums["tokens"] / seconds,
+            "padding_percent": 100 * (1 - sums["tokens"] / max(sums["positions"], 1)),
+            "data_wait_percent": 100 * sums["waited"] / seconds,
         }
 
 

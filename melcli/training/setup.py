@@ -17,6 +17,8 @@ from melcli.audio.augment import Augment, SpecAugment
 from melcli.audio.mel_spec import MelSpec, preset
 from melcli.data.features import FeatureSource, Joined, ShardFeatures, TextFeatures, WaveFeatures
 from melcli.data.manifest import fingerprint, read_source
+from melcli.data.mixing import repeats as mixed
+from melcli.data.remote import RemoteFolder, is_remote
 from melcli.data.shards import FeatureShards
 from melcli.data.utterance import Utterance
 from melcli.errors import AudioError, ConfigError, nearest
@@ -53,7 +55,9 @@ def locate(source: str, root: Path) -> str:
     return str(root / source) if not Path(source).is_absolute() and (root / source.partition("?")[0]).exists() else source
 
 
-def _shards(source: str, spec: MelSpec) -> FeatureShards | None:
+def _shards(source: str, spec: MelSpec, data: DataSection) -> FeatureShards | None:
+    if is_remote(source):
+        return FeatureShards.open(RemoteFolder(source, Path(data.cache.folder), data.cache.gigabytes), spec)
     folder = Path(source)
     return FeatureShards.open(folder, spec) if (folder / "features.json").exists() else None
 
@@ -77,12 +81,11 @@ def training_data(data: DataSection, reads: str, offline: bool = False) -> Train
     augment = _options(Augment, data.augment, "data.augment")
     sources: list[FeatureSource] = []
     tasks: list[str] = []
-    repeats: list[float] = []
     left_out: dict[str, int] = {}
     for entry in data.train:
         source = locate(entry.source, root)
         task = entry.task or data.task
-        shards = _shards(source, spec)
+        shards = _shards(source, spec, data)
         if shards is not None and reads == "wave":
             raise ConfigError(f"data.train: {entry.source} holds mel features, and model.speech_input reads waveforms")
         utterances = shards.utterances if shards else read_source(source, root=root, offline=offline)
@@ -104,16 +107,27 @@ def training_data(data: DataSection, reads: str, offline: bool = False) -> Train
             features = WaveFeatures(chosen, spec, augment=augment if entry.augment else None, reads=reads)
         sources.append(features)
         tasks += [task] * len(kept)
-        repeats += [entry.repeat] * len(kept)
     spec_augment = _options(SpecAugment, data.spec_augment, "data.spec_augment")
     if reads == "wave" and spec_augment:
         raise ConfigError("data.spec_augment masks mel features, and model.speech_input reads waveforms: leave it out")
     joined = Joined(sources, spec_augment)
     if not joined.utterances:
         raise ConfigError("data.train holds no utterance that can be trained on; see data.min_seconds and data.max_seconds")
+    repeats = [times for source, times in zip(sources, _times(data, sources), strict=True) for _ in source.utterances]
     rate = spec.frame_rate if reads == "mel" else spec.rate
     hours = sum(n * r for n, r in zip(joined.frames, repeats, strict=True)) / rate / 3600
     return TrainingData(joined, tasks, repeats, fingerprint(joined.utterances), hours, left_out)
+
+
+def _times(data: DataSection, sources: Sequence[FeatureSource]) -> list[float]:
+    """How often an epoch goes through each source."""
+    weights = [entry.weight for entry in data.train]
+    if data.mix is None and None in weights:
+        return [entry.repeat for entry in data.train]
+    frames = [sum(source.frames) for source in sources]
+    if 0 in frames:
+        raise ConfigError(f"data.train: {data.train[frames.index(0)].source} holds nothing that can be trained on, and cannot have a share")
+    return mixed(frames, None if data.mix else weights, data.mix.temperature if data.mix else 1.0)
 
 
 def _options(cls: type[Options], fields: dict[str, Any] | None, key: str) -> Options | None:

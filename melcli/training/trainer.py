@@ -18,10 +18,11 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from melcli.models import checkpoint
 from melcli.models.speech_lm import SpeechLM
+from melcli.training import parallel
 from melcli.training.progress import Meter
 from melcli.training.tune import parameter_groups
 
-COMPLETE = "complete"  # written last into a checkpoint folder: one without it was cut short and is never resumed from
+COMPLETE = "complete"  # written last into a checkpoint folder, with how processes shared what is in it: one without it was cut short
 
 Evaluate = Callable[[SpeechLM], dict[str, float]]
 
@@ -29,20 +30,44 @@ Evaluate = Callable[[SpeechLM], dict[str, float]]
 class SpeechTrainer(Trainer):
     """evaluate_by_decoding: WER in percent by evaluation set; snapshots: where weights of evaluations are kept, `keep` of the latest and the best.
 
-    speech_lr: learning rate of all that is not the language model, where it has one of its own.
+    speech_lr: learning rate of all that is not the language model, where it has one of its own. layout: what processes share (training/parallel.py).
     """
 
-    def __init__(self, *args: Any, evaluate_by_decoding: Evaluate, snapshots: Path, keep: int, speech_lr: float | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        evaluate_by_decoding: Evaluate,
+        snapshots: Path,
+        keep: int,
+        speech_lr: float | None = None,
+        layout: str = "none",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.speech_lr = speech_lr
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the targets of the whole step
+        self.world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         self._counts: dict[str, Tensor] = {}
+        self._agree: parallel.Agreement | None = None
+        self._speech_elsewhere = False
         self.evaluate_by_decoding = evaluate_by_decoding
         self.snapshots = Snapshots(snapshots, keep)
         self.meter = Meter()
+        self.layout = layout
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp_plugin_args is not None:
+            parallel.use_fsdp(self.accelerator, self.args.fsdp_plugin_args)
+            self.is_fsdp_enabled = True
+
+    @property
+    def speech_lm(self) -> SpeechLM:
+        """The model itself, without what processes put around it."""
+        return self.accelerator.unwrap_model(self.model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
@@ -69,6 +94,9 @@ class SpeechTrainer(Trainer):
         self.meter.waited += time.perf_counter() - began
         self.meter.steps += 1
         self._counts = self._targets(samples[0], device)
+        if self.world > 1:
+            self._agree = self._agree or parallel.Agreement()
+            self._speech_elsewhere = self._agree(any("speech" in batch for batch in samples[0]))
         return samples
 
     def _targets(self, batches: list[dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
@@ -76,45 +104,59 @@ class SpeechTrainer(Trainer):
         labels = sum(int((batch["labels"] >= 0).sum()) for batch in batches)
         ctc = sum(batch["ctc_targets"].numel() for batch in batches if "ctc_targets" in batch)
         counts = torch.tensor([labels, ctc], device=device, dtype=torch.float32)
-        world = self.accelerator.num_processes
-        if world > 1:
-            counts = self.accelerator.reduce(counts, "sum") / world
+        counts = self._over_processes(counts)
         counts = counts.clamp_min(1)
         return {"target_count": counts[0], "ctc_count": counts[1]}
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Any:
-        outputs = model(**inputs, **self._counts)
+        with self.accelerator.autocast():
+            outputs = model(**inputs, **self._counts, speech_elsewhere=self._speech_elsewhere)
         self.meter.add(inputs["documents"], outputs.loss.detach(), outputs.ce, outputs.ctc)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "grad_norm" in logs:
-            logs = {**logs, **self.meter.rates()}
+            logs = {**logs, **self.meter.rates(self._over_processes, self.world)}
             self.meter.reset()
         super().log(logs, start_time)
+
+    def _over_processes(self, sums: Tensor) -> Tensor:
+        """The mean of measurements over all processes."""
+        if self.world > 1:
+            sums = sums.to(self.accelerator.device)
+            torch.distributed.all_reduce(sums)
+        return sums / self.world
+
+    def word_error_rates(self) -> dict[str, float]:
+        """WER in percent by evaluation set of the weights as they are; each process decodes its share."""
+        model = self.speech_lm
+        model.eval()
+        with parallel.whole(model), self.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
+            rates = self.evaluate_by_decoding(model)
+        model.train()
+        return rates
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Decode every evaluation set, log its WER and keep the weights."""
         began = time.perf_counter()
-        self.model.eval()
-        with self.accelerator.autocast():
-            rates = self.evaluate_by_decoding(self.accelerator.unwrap_model(self.model))
-        self.model.train()
+        rates = self.word_error_rates()
         mean = sum(rates.values()) / max(len(rates), 1)
         metrics = {"eval_wer": mean, **{f"eval_wer/{name}": rate for name, rate in rates.items()}}
         self.log(metrics)
+        weights = parallel.moving_state(self.speech_lm)
         if self.is_world_process_zero():
-            self.snapshots.add(self.state.global_step, mean, self.accelerator.unwrap_model(self.model))
+            self.snapshots.add(self.state.global_step, mean, weights)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.meter.started += time.perf_counter() - began
         return metrics
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes its own random state, and its share where weights are shared
         if self.args.should_save:
-            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).touch()
+            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).write_text(self.layout)
 
 
 def _start_worker(inner: Callable[[int], None] | None, number: int) -> None:
@@ -122,12 +164,6 @@ def _start_worker(inner: Callable[[int], None] | None, number: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if inner is not None:
         inner(number)
-
-
-def moving(model: SpeechLM) -> dict[str, Tensor]:
-    """The tensors that training changes: parameters that train, tied ones once, and buffers."""
-    still = {name for name, parameter in model.named_parameters() if not parameter.requires_grad} | set(model._tied_weights_keys or {})
-    return {name: tensor for name, tensor in model.state_dict().items() if name not in still}
 
 
 class Snapshots:
@@ -145,10 +181,10 @@ class Snapshots:
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:07d}.safetensors"
 
-    def add(self, step: int, rate: float, model: SpeechLM) -> None:
+    def add(self, step: int, rate: float, weights: dict[str, Tensor]) -> None:
         """Keep a model's weights, and forget those no longer wanted."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_tensors(self.path(step), {name: tensor.detach().cpu() for name, tensor in moving(model).items()})
+        checkpoint.write_tensors(self.path(step), weights)
         self.rates = {s: r for s, r in self.rates.items() if s < step} | {step: rate}
         wanted = set(self.latest()) | {self.best()}
         for path in self.folder.glob("step-*.safetensors"):
@@ -169,20 +205,23 @@ class Snapshots:
 
 
 class StopOnSignal(TrainerCallback):
-    """SIGTERM: finish the step, save, stop."""
+    """SIGTERM: finish the step, save, stop. Sent to one of several processes, or seen by them in different steps, it stops all after the same one."""
 
     def __init__(self) -> None:
         self.caught = False
         self._before: Any = None
+        self._agree: parallel.Agreement | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._agree = parallel.Agreement()
         self._before = signal.signal(signal.SIGTERM, self._catch)
 
     def _catch(self, *_: Any) -> None:
         self.caught = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.caught:
+        assert self._agree is not None
+        if self._agree(self.caught):
             control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -98,15 +98,16 @@ def parameter_groups(model: SpeechLM, decayed: set[str], weight_decay: float, lr
     return groups
 
 
-def memory(model: SpeechLM, positions: int, row: int, bytes_each: int, checkpointing: bool) -> str:
+def memory(model: SpeechLM, positions: int, row: int, bytes_each: int, checkpointing: bool, layout: str = "none", world: int = 1) -> str:
     """About how much memory a training takes on a device, in words: an estimate, which `--dry-run` puts to the test.
 
-    positions, row: of a batch and of one of its rows. bytes_each: of an activation.
+    positions, row: of a batch and of one of its rows. bytes_each: of an activation. layout: what `world` processes share (training/parallel.py).
     """
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    held, kept = (world if layout == "fsdp" else 1), (world if layout in ("fsdp", "zero1") else 1)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters()) / held
     trained = [p for p in model.parameters() if p.requires_grad]
-    gradients = sum(p.numel() * p.element_size() for p in trained)
-    moments = sum(p.numel() for p in trained) * ADAM_BYTES
+    gradients = sum(p.numel() * p.element_size() for p in trained) / held
+    moments = sum(p.numel() for p in trained) * ADAM_BYTES / kept
     config = model.config.text_config
     activations = positions * bytes_each * _per_position(config, row if model.llm.config._attn_implementation == "eager" else 0, checkpointing)
     parts = {"weights": weights, "gradients": gradients, "Adam": moments, "activations": activations}

@@ -218,3 +218,39 @@ def test_the_command_says_a_workers_error_in_one_line():
     assert "Traceback" in str(caught.value)
     assert _message(caught.value) == "training stops at batch 0: neither it nor those after it hold any audio that can be read"
     assert _message(AudioError("a.wav: no such file")) == "a.wav: no such file"
+
+
+SHARDS = [i // 30 for i in range(len(LENGTHS))]
+
+
+def spans(plan: BatchPlan) -> list[int]:
+    """Batches between the first and the last that touches each shard."""
+    touched: dict[int, list[int]] = {}
+    for number, batch in enumerate(plan.batches(0)):
+        for row in batch:
+            for i in row:
+                touched.setdefault(SHARDS[i], []).append(number)
+    return [max(seen) - min(seen) for seen in touched.values()]
+
+
+def test_shuffled_shards_are_wanted_during_a_stretch_of_the_epoch():
+    plan = make(shards=SHARDS)
+    drawn = [i for batch in plan.batches(0) for row in batch for i in row]
+    assert sorted(drawn) == list(range(len(LENGTHS)))
+    assert plan.batches(0) == make(shards=SHARDS).batches(0) != plan.batches(1)
+    assert plan.padding() < 0.1
+    whole = len(plan.batches(0))
+    windows = -(-len(set(SHARDS)) // 16)
+    assert max(spans(plan)) < 1.5 * whole / windows < 0.5 * min(spans(make()))
+    order = [SHARDS[i] for i in drawn]
+    assert order[:16] != sorted(order[:16])
+    assert len(make(shards=SHARDS, world_size=8).batches(0)) % 8 == 0
+
+
+def test_a_shard_drawn_from_twice_comes_twice():
+    plan = make(shards=SHARDS, repeats=[2.0] * len(LENGTHS))
+    drawn = [i for batch in plan.batches(0) for row in batch for i in row]
+    assert sorted(drawn) == sorted([*range(len(LENGTHS))] * 2)
+    first = [drawn.index(i) for i in range(len(LENGTHS))]
+    second = [len(drawn) - 1 - drawn[::-1].index(i) for i in range(len(LENGTHS))]
+    assert np.mean(np.asarray(second) - first) > 0.2 * len(drawn)  # mostly in another window

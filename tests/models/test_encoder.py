@@ -244,3 +244,15 @@ def test_the_encoder_inside_a_parakeet_recogniser_is_taken(tmp_path):
     front.load_pretrained({"model": options["model"]})
     assert front.family.config.model_type == "parakeet_encoder"
     torch.testing.assert_close(front.encoder.state_dict(), theirs.encoder.state_dict())
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_batch_of_text_among_processes_that_hear_gives_zeros(name):
+    """Of several processes each has a gradient for everything, and silence that only stands in for speech moves no statistics."""
+    model, _ = make_model(speech_input={"kind": "encoder", "config": ENCODERS[name], "stack": 2})
+    model.train()
+    before = {key: buffer.clone() for key, buffer in model.named_buffers()}
+    model(input_ids=torch.tensor([[5, 6, 7]]), labels=torch.tensor([[5, 6, 7]]), speech_elsewhere=True).loss.backward()
+    assert all(p.grad is not None and not p.grad.any() for p in model.speech_input.parameters() if p.requires_grad)
+    assert all(torch.equal(buffer, before[key]) for key, buffer in model.named_buffers())
+    assert model.speech_input.training
