@@ -17,7 +17,6 @@ from __future__ import annotations
 import bisect
 import json
 import os
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,14 +25,14 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from melcli.audio.mel_spec import MelSpec
 from melcli.data.remote import RemoteFolder
 from melcli.data.rows import from_row, read_lines, to_row
 from melcli.data.utterance import Utterance
-from melcli.errors import ShardError, WriteError
+from melcli.errors import ShardError
 from melcli.files import replacing, write_text
 
 FORMAT = 1
@@ -58,11 +57,8 @@ def write_shard(
     offsets[1:] = torch.tensor(list(frames), dtype=torch.int64).cumsum(0)
     tensors = {"mel": mel_TM, "offsets": offsets, "sum": sums_2M[0].clone(), "sum_of_squares": sums_2M[1].clone()}
     with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={_KEY: json.dumps(metadata, sort_keys=True)})
-        except SafetensorError as error:  # what it makes of a full disk
-            raise WriteError(f"{path}: cannot be written: {str(error).removeprefix('Error while serializing: ')}") from None
-        os.chmod(temporary, stat.S_IMODE(path.with_suffix(".jsonl").stat().st_mode))  # safetensors writes for the owner alone
+        # save_file, when it is killed, leaves a scratch file of its own behind
+        temporary.write_bytes(save(tensors, metadata={_KEY: json.dumps(metadata, sort_keys=True)}))
     return path.stat().st_size + path.with_suffix(".jsonl").stat().st_size
 
 
