@@ -5,6 +5,7 @@ Shapes: F frames (or S samples) of all utterances, M mel bins, U utterances, P p
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,9 @@ class Encoder(SpeechInput):
         enough_U = frames_U.clamp_min(max(self.family.least, least(self.family.chain)))
         x_FM = x_FM if torch.equal(enough_U, frames_U) else respace(x_FM, frames_U, enough_U)
         x_FM = x_FM if self.reads == "wave" else x_FM.to(self.up_proj.weight.dtype)
-        vectors = self.family(self.encoder, x_FM, enough_U.tolist())
+        # torch 2.13's strided convolutions on a processor read memory nobody wrote when they make their weights' gradients in bfloat16
+        with torch.autocast("cpu", enabled=False) if x_FM.device.type == "cpu" else nullcontext():
+            vectors = self.family(self.encoder, x_FM, enough_U.tolist())
         counts_U = torch.tensor([len(v) for v in vectors], device=frames_U.device)
         stacked = respace(torch.cat(vectors), counts_U, patches_U * self.stack).reshape(len(counts_U) and int(patches_U.sum()), -1)
         return self.down_proj(F.gelu(self.up_proj(stacked))), patches_U
