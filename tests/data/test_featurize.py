@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -320,15 +321,11 @@ def test_a_device_that_is_not_there(recordings: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_line(recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from safetensors import SafetensorError
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    from melcli.data import shards
-
-    def full(*_: object, **__: object) -> None:
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr(shards, "save_file", full)
-    with pytest.raises(WriteError, match=r"shard-00000\.safetensors: cannot be written: I/O error: No space left") as caught:
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(WriteError, match=r"shard-00000\.safetensors: cannot be written: No space left") as caught:
         featurize(str(recordings / "all.jsonl"), tmp_path, jobs=1)
     assert caught.value.exit_code == 1 and not list(tmp_path.glob(".*"))
 
