@@ -10,7 +10,6 @@ Shapes: B rows, L positions, D width.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from melcli.errors import UsageError
+from melcli.models.layer_range import layer_range
 from melcli.models.speech_lm import SpeechLM
 
 
@@ -37,11 +37,10 @@ def parse_layers(text: str, count: int) -> list[int]:
         return list(range(count))
     found: set[int] = set()
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
-        if last < first or last >= count:
+        span = layer_range(part)
+        if span is None or span[-1] >= count:
             raise UsageError(f"--skip-layers {text}: '{part.strip()}' names no layers; this model has 0-{count - 1}: write all, 0-3 or 0,4,8.")
-        found.update(range(first, last + 1))
+        found.update(span)
     return sorted(found)
 
 

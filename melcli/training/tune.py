@@ -13,6 +13,7 @@ from transformers import PretrainedConfig
 
 from melcli.errors import ConfigError
 from melcli.models.coverage import Patterns, group_of, layer_of, millions
+from melcli.models.layer_range import layer_range
 from melcli.models.lora import is_lora
 from melcli.models.speech_lm import SpeechLM
 from melcli.recipe import TuneSection
@@ -71,15 +72,15 @@ def parse_layers(text: str | None, model: SpeechLM) -> set[int] | None:
     """`0-23` or `0-3,8` as numbers of layers that the model has; None for all. Raises ConfigError."""
     if text is None:
         return None
-    chosen: set[int] = set()
-    for part in text.replace(" ", "").split(","):
-        first, _, last = part.partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
-            raise ConfigError(f"tune.lora.layers: {text!r} is no list of layers; write 0-23 or 0-3,8")
-        chosen |= set(range(int(first), int(last or first) + 1))
     count = model.config.text_config.num_hidden_layers
-    if max(chosen) >= count:
-        raise ConfigError(f"tune.lora.layers: {text} where the model has layers 0-{count - 1}")
+    chosen: set[int] = set()
+    for part in text.split(","):
+        span = layer_range(part)
+        if span is None:
+            raise ConfigError(f"tune.lora.layers: {text!r} is no list of layers; write 0-23 or 0-3,8")
+        if span[-1] >= count:
+            raise ConfigError(f"tune.lora.layers: {text} where the model has layers 0-{count - 1}")
+        chosen.update(span)
     return chosen
 
 
