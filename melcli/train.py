@@ -18,6 +18,8 @@ from melcli.data.packing import BatchPlan
 from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError, ConfigError
 from melcli.files import write_text
+from melcli.models.beam import Beam
+from melcli.models.generate import Greedy
 from melcli.models.hardware import keep_freed_memory, pick_device, pick_dtype
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recognise import recognise
@@ -48,11 +50,11 @@ class Evaluation:
             features = [processor.features([wave])[0].half() for wave in waves]
             self.sets[name] = features, [self.clean(u.text or "") for u in own]
 
-    def __call__(self, model: SpeechLM) -> dict[str, float]:
-        """WER in percent by set, over the shares of all processes."""
+    def __call__(self, model: SpeechLM, strategy: Greedy | Beam | None = None) -> dict[str, float]:
+        """WER in percent by set, over the shares of all processes; greedy unless told otherwise."""
         decoded = {}
         for name, (features, references) in self.sets.items():
-            hypotheses = recognise(model, self.processor, [f.float() for f in features])
+            hypotheses = recognise(model, self.processor, [f.float() for f in features], strategy)
             decoded[name] = references, [self.clean(self.processor.text(h.tokens)) for h in hypotheses]
         rates = {}
         shares = launch.gather([decoded])

@@ -14,8 +14,10 @@ from melcli import console, launch
 from melcli.errors import CheckpointError
 from melcli.models import checkpoint, lora
 from melcli.models.card import model_card
+from melcli.models.generate import Greedy
 from melcli.models.hardware import DTYPES
 from melcli.models.speech_lm import SpeechLM
+from melcli.models.speech_lm_recogniser import choose_strategy
 from melcli.recipe import TRAINING, Recipe, digest
 from melcli.training import parallel, verify
 from melcli.training.progress import Stopwatch
@@ -35,7 +37,9 @@ class TrainResult:
 
 
 def finish(run: Run, trainer: SpeechTrainer, smoke: bool = False) -> TrainResult:
-    """Choose among the last, the best and the averaged weights by WER on the evaluation sets, write the model and read it again.
+    """Choose among the last, the best and the averaged weights by greedy WER on the evaluation sets, write the model and read it again.
+
+    The rates that are kept are those of the model's own decoding, which may be beam search.
 
     Called by all processes; the first one writes. Raises CheckpointError there where the adapters of the model have learnt nothing; after a smoke
     run that is only said.
@@ -51,6 +55,10 @@ def finish(run: Run, trainer: SpeechTrainer, smoke: bool = False) -> TrainResult
         results[name] = trainer.word_error_rates()
     chosen = min(results, key=lambda name: sum(results[name].values()))
     parallel.load_full(model, last | candidates.get(chosen, {}))
+    strategy, decoding = choose_strategy(model, None, None)
+    if results[chosen] and not isinstance(strategy, Greedy):
+        console.note(f"measuring the chosen weights once more, as the model decodes: {decoding}")
+        results[chosen] = trainer.word_error_rates(strategy)
     result = TrainResult(run.out / "model", chosen, results[chosen])
     whole = parallel.gathered(trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False), run.out)  # without autocast around it
     if whole is not None:

@@ -17,6 +17,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from melcli.models import checkpoint
+from melcli.models.beam import Beam
+from melcli.models.generate import Greedy
 from melcli.models.speech_lm import SpeechLM
 from melcli.training import parallel
 from melcli.training.progress import Meter
@@ -24,7 +26,7 @@ from melcli.training.tune import parameter_groups
 
 COMPLETE = "complete"  # written last into a checkpoint folder, with how processes shared what is in it: one without it was cut short
 
-Evaluate = Callable[[SpeechLM], dict[str, float]]
+Evaluate = Callable[[SpeechLM, Greedy | Beam | None], dict[str, float]]
 
 
 class SpeechTrainer(Trainer):
@@ -129,12 +131,12 @@ class SpeechTrainer(Trainer):
             torch.distributed.all_reduce(sums)
         return sums / self.world
 
-    def word_error_rates(self) -> dict[str, float]:
-        """WER in percent by evaluation set of the weights as they are; each process decodes its share."""
+    def word_error_rates(self, strategy: Greedy | Beam | None = None) -> dict[str, float]:
+        """WER in percent by evaluation set of the weights as they are, greedy unless told otherwise; each process decodes its share."""
         model = self.speech_lm
         model.eval()
         with parallel.whole(model), self.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
-            rates = self.evaluate_by_decoding(model)
+            rates = self.evaluate_by_decoding(model, strategy)
         model.train()
         return rates
 

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from melcli import recipe as recipes
 from melcli.errors import ConfigError
 from melcli.models import checkpoint
-from melcli.train import Run, train
+from melcli.models.beam import Beam
+from melcli.train import Evaluation, Run, train
 from tests.training.tones import make_tones
 
 RECIPE = """
@@ -172,3 +173,20 @@ def test_options_that_cannot_be_are_named(recipe_file):
         recipes.load(str(recipe_file), ["train.epochs=3"])
     with pytest.raises(ConfigError, match=r"model\.backbone"):
         Run(recipes.load(str(recipe_file), ["model.backbone.model_type=lama"]), Path("nowhere"))
+
+
+def test_the_rates_that_are_kept_are_those_of_the_models_own_decoding(recipe_file, tmp_path, monkeypatch):
+    """Candidates are compared greedily; what evaluation.json says is what the finished model does, here with three beams."""
+    measured = []
+
+    class Watched(Evaluation):
+        def __call__(self, model, strategy=None):
+            measured.append((strategy, super().__call__(model, strategy)))
+            return measured[-1][1]
+
+    monkeypatch.setattr("melcli.train.Evaluation", Watched)
+    result = train(recipes.load(str(recipe_file), ["model.beam=3", "train.steps=2", "train.eval_every=2"]), tmp_path / "run")
+    assert result is not None
+    assert [strategy for strategy, _ in measured[:-1]] == [None] * (len(measured) - 1)
+    assert measured[-1] == (Beam(3), result.rates)
+    assert json.loads((result.folder / "evaluation.json").read_text()) == result.rates
