@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from melcli import cli_names, console
+from melcli import cli_names, cli_score_tts, console
 from melcli.errors import MelcliError, UsageError
 
 if TYPE_CHECKING:
@@ -350,6 +350,14 @@ def score(
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for report.html, report.md and summary.json.")] = None,
     worst: Annotated[int, typer.Option(min=0, metavar="N", help="Also show the N worst utterances of each set, word by word.")] = 0,
+    task: cli_score_tts.Task = "asr",
+    spoken: cli_score_tts.Spoken = None,
+    recogniser: cli_score_tts.Recogniser = None,
+    similarity: cli_score_tts.Similarity = None,
+    mos: cli_score_tts.Mos = None,
+    prompts: cli_score_tts.Prompts = None,
+    reference: cli_score_tts.Reference = None,
+    seed: cli_score_tts.Seed = None,
     skip_layers: Annotated[
         str | None,
         typer.Option(metavar="all|LAYERS", help="How much each layer matters to speech: score again with each of 0-31, say, skipped in turn."),
@@ -372,8 +380,15 @@ def score(
     melcli score --hyp results/ -f json
     melcli score --compare old.jsonl new.jsonl --report report/
     melcli score --manifest dev.jsonl --skip-layers all --report report/
+    melcli score --task tts --manifest texts.jsonl --spoken speech/
     """
     _prepare(quiet, verbose, offline)
+    cli_score_tts.refuse(
+        task,
+        for_asr={"--compare": compare, "--skip-layers": skip_layers, "--ray": ray, "--allow-missing": allow_missing},
+        for_tts={"--spoken": spoken, "--recogniser": recogniser, "--similarity": similarity, "--mos": mos, "--prompts": prompts}
+        | {"--reference": reference, "--seed": seed is not None},
+    )
     from melcli import launch, ray_pool
     from melcli.score import COLUMNS
     from melcli.score import score as run
@@ -387,7 +402,7 @@ def score(
         _compare(compare, protocol, format, report, worst)
         return
     size = _batch_size(batch_size)
-    if hyp and model:
+    if hyp and model and task == "asr":
         raise UsageError("--hyp scores transcripts that exist; leave out --model.")
     if skip_layers is not None and (hyp or csv or worst or ray or (model and len(model) > 1)):
         raise UsageError("--skip-layers is about one model: leave out --hyp, --csv, --worst, --ray and all but one --model.")
@@ -405,6 +420,12 @@ def score(
             console.decided(transcriber.decisions, title=name if model and len(model) > 1 else "")
         return transcriber
 
+    if task == "tts":
+        given = {"models": model or [], "spoken": spoken or [], "sources": [*(sets or []), *(manifest or [])], "hypotheses": hyp or []}
+        given |= {"recogniser": recogniser, "similarity": similarity, "mos": mos, "kind": prompts, "reference": reference, "seed": seed}
+        given |= {"protocol": protocol, "limit": limit, "output": out, "overwrite": overwrite, "csv": csv, "report": report, "worst": worst}
+        _finish(*cli_score_tts.run(**given, format=format, device=device, root=root, offline=offline, load=load))
+        return
     if len(model or []) > 1:
         from melcli.transcribe import Transcriber
 

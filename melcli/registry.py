@@ -16,7 +16,7 @@ from typing import Any
 
 from melcli.errors import RegistryError, nearest
 
-KINDS = ("speech-input", "speech-output", "mel", "task", "model", "recipe", "corpus", "score-set", "normaliser", "protocol", "vocoder")
+KINDS = ("speech-input", "speech-output", "mel", "task", "model", "recipe", "corpus", "score-set", "normaliser", "protocol", "recogniser", "vocoder")
 FILE_KINDS = ("model", "recipe")
 PACKAGE = Path(__file__).parent
 
@@ -116,6 +116,13 @@ BUILT_IN = (
     Entry("protocol", "openasr-classic", "melcli.scoring.openasr:CLASSIC", "OpenASR leaderboard up to March 2026, English: Whisper's rules"),
     Entry("protocol", "openasr-ml", "melcli.scoring.openasr:MULTILINGUAL", "OpenASR leaderboard, any language: no signs, compounds may merge"),
     Entry("protocol", "plain", "melcli.scoring.protocol:PLAIN", "normaliser plain, plain WER, no pair left out"),
+    Entry(
+        "recogniser",
+        "pocketsphinx",
+        "melcli.models.sphinx:Sphinx",
+        "offline, US English, independent of all training here; extra sphinx",
+        "BSD-2-Clause",
+    ),
     Entry("protocol", "none", "melcli.scoring.protocol:NONE", "normaliser none, plain WER, no pair left out"),
 )
 

@@ -29,11 +29,13 @@ LAYERS = (
         "score_run",
         "score_explain",
         "score_skip",
+        "score_tts",
+        "score_tts_voices",
         "sweep_run",
         "sweep_table",
         "sweep_plot",
     },
-    {"cli", "cli_names"},
+    {"cli", "cli_names", "cli_score_tts"},
     {"__main__"},
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
