@@ -17,7 +17,7 @@ from melcli.data.manifest import fingerprint
 from melcli.data.texts import by_name, read_texts
 from melcli.data.utterance import Utterance
 from melcli.data.voices import SCHEME, Delivery, voice
-from melcli.errors import ManifestError, UsageError
+from melcli.errors import AudioError, ManifestError, UsageError
 from melcli.scoring.tts.prompts import Wanted
 
 RECORDINGS = "recordings"
@@ -81,8 +81,11 @@ class Synthetic:
     """A voice of flite, espeak-ng or festival, which speaks when it is listened to."""
 
     def __init__(self, address: str) -> None:
-        """address: `synth:flite/rms`. Raises AudioError for a voice that nobody has."""
-        self.delivery = Delivery(voice(address.removeprefix(SCHEME)).name)
+        """address: `synth:flite/rms`. Raises UsageError for a voice that nobody has."""
+        try:
+            self.delivery = Delivery(voice(address.removeprefix(SCHEME)).name)
+        except AudioError as error:
+            raise UsageError(str(error)) from None
         self.name = self.delivery.voice
         self.settings = {"speech": f"{SCHEME}{self.name}"}
 

@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from melcli.data.durations import fill_durations
 from melcli.data.manifest import read_source
 from melcli.data.rows import from_row, read_lines
 from melcli.data.utterance import Utterance
@@ -61,7 +62,8 @@ def _read_rows(path: Path) -> list[Utterance]:
             raise ManifestError(f"{where}: 'text' is {json.dumps(text)[:60]}, expected what is to be spoken")
         rest = {key: value for key, value in row.items() if key not in ("id", "text", "speaker")}
         found.append(Utterance(str(name), (), text, speaker=None if speaker is None else str(speaker), extra=rest))
-    return found
+    filled = iter(fill_durations([one for one in found if one.audio]))
+    return [next(filled) if one.audio else one for one in found]
 
 
 def _lines(path: Path) -> list[str]:

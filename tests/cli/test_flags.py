@@ -342,6 +342,7 @@ TESTED = {
         "--report",
         "--worst",
         "--skip-layers",
+        *("--task", "--spoken", "--recogniser", "--similarity", "--mos", "--prompts", "--reference", "--seed"),  # test_score_tts.py
         "--root",
         "--beam",
         "--ctc-weight",
