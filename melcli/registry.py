@@ -110,6 +110,7 @@ BUILT_IN = (
     _set("gigaspeech", "podcasts and videos"),
     _set("tedlium", "TED talks"),
     _set("voxpopuli", "the European Parliament"),
+    Entry("vocoder", "griffin-lim", "melcli.audio.griffin_lim:GriffinLim", "phases found by iteration; any mel, no weights"),
     Entry("normaliser", "plain", "melcli.scoring.normalize:plain", "lower case, no punctuation but apostrophes, single spaces"),
     Entry("normaliser", "none", "melcli.scoring.normalize:none", "the text as it is, single spaces"),
     Entry("protocol", "openasr-2026", "melcli.scoring.openasr:OPENASR", "OpenASR leaderboard of 2026, English: more rules, compounds may merge"),
