@@ -33,7 +33,7 @@ LAYERS = (
         "sweep_table",
         "sweep_plot",
     },
-    {"cli", "cli_names"},
+    {"cli", "cli_names", "cli_options", "cli_score", "cli_train"},
     {"__main__"},
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
