@@ -32,8 +32,13 @@ LAYERS = (
         "sweep_run",
         "sweep_table",
         "sweep_plot",
+        "synthesize",
+        "synthesize_check",
+        "synthesize_plot",
+        "synthesize_rows",
+        "voice_prompt",
     },
-    {"cli", "cli_names", "cli_options", "cli_score", "cli_train"},
+    {"cli", "cli_names", "cli_options", "cli_score", "cli_synthesize", "cli_train"},
     {"__main__"},
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -21,7 +21,7 @@ NEXT_BEST = {";": ",", ":": ",", "!": ".", "?": ".", ".": ",", "-": " ", '"': ""
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Piece:
     """A passage for the voice: its text in the voice's letters, the seconds of silence after it, and what was left out of it."""
 
     text: str
@@ -29,7 +29,7 @@ class Said:
     left_out: tuple[str, ...] = ()
 
 
-def passages(text: str, alphabet: str, longest: int = LONGEST) -> Iterator[Said]:
+def passages(text: str, alphabet: str, longest: int = LONGEST) -> Iterator[Piece]:
     """What the voice is to say, sentence by sentence; a sentence in which nothing can be said comes with an empty text.
 
     alphabet: the characters the voice knows. longest: characters of a passage.
@@ -39,9 +39,9 @@ def passages(text: str, alphabet: str, longest: int = LONGEST) -> Iterator[Said]
         parts = list(cut(said, longest)) if any(letter.isalnum() for letter in said) else []
         for number, (part, end) in enumerate(parts):
             pause = Passage(part, end or passage.end).pause
-            yield Said(part, pause, left_out if number == 0 else ())
+            yield Piece(part, pause, left_out if number == 0 else ())
         if not parts:
-            yield Said("", 0.0, left_out)
+            yield Piece("", 0.0, left_out)
 
 
 def _closed(passage: Passage) -> str:
