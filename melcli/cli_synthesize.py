@@ -15,7 +15,7 @@ import typer
 
 from melcli import console
 from melcli.cli_options import Device, Dtype, Offline, Quiet, Verbose, finish, prepare
-from melcli.errors import AudioError, UsageError
+from melcli.errors import AudioError, CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from melcli.synthesize import Chunk, Delivered, Request, Synthesizer
@@ -78,7 +78,10 @@ def synthesize(
     if listener is not None:
         from melcli.transcribe import Transcriber
 
-        Transcriber.check(listener, offline=offline)
+        try:
+            Transcriber.check(listener, offline=offline)
+        except CheckpointError as error:
+            raise CheckpointError(str(error).replace("--model", "--check-with", 1)) from None
     from melcli.synthesize import Synthesizer
 
     options = {"vocoder": vocoder, "temperature": temperature, "seed": seed, "device": device, "dtype": dtype, "offline": offline}

@@ -1,4 +1,4 @@
-"""A speaker small enough to read, in place of a model: each letter is a tone of its own, four frames long.
+"""A speaker and a vocoder small enough to read, in place of models: each letter is a tone of its own, four frames long.
 
 Of words it does not speak as others: "runaway" is never over, "broken" has NaN frames.
 """
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from melcli.audio.mel_spec import PRESETS, MelSpec
+from melcli.audio.vocoder import Vocoder
 from melcli.errors import CheckpointError
 
 
@@ -72,3 +73,21 @@ class FakeSpeaker:
             mel_TM[3] = float("nan")
         steps = frames // self.frames_per_step
         return Spoken(mel_TM, torch.linspace(0, 1, steps), torch.full((steps,), 0.1 * temperature), "length" if "runaway" in text else "stop")
+
+
+class Hum(Vocoder):
+    """A hum as loud as each frame: costs nothing, and a frame sounds the same wherever it stands."""
+
+    family = "hum"
+
+    def __init__(self, spec: MelSpec) -> None:
+        super().__init__(spec, context=1)
+
+    @classmethod
+    def open(cls, source: str | None, spec: MelSpec, *, device: str, offline: bool) -> Hum:
+        return cls(spec)
+
+    def wave(self, mel_BTM: Tensor) -> Tensor:
+        hop = self.spec.hop_length
+        wave_H = torch.sin(torch.arange(hop) * (2 * torch.pi / hop))
+        return (0.5 * 10 ** mel_BTM.amax(2).clamp(max=0))[:, :, None].mul(wave_H).flatten(1)
