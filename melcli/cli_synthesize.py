@@ -147,8 +147,10 @@ def _check_options(
 
 
 def _output(out: Path, batch: bool) -> str:
+    from melcli.audio.vocoder import KNEE
+
     where = f"{out}/, a file a row" if batch else "WAV on standard output" if str(out) == "-" else str(out)
-    return f"{where}; peaks above 0.95 of full scale are rounded off"
+    return f"{where}; as loud as the voice is, peaks above {KNEE:g} of full scale rounded off"
 
 
 def _speak_text(

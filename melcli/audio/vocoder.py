@@ -24,6 +24,9 @@ from melcli.errors import AudioError, ConfigError, nearest
 if TYPE_CHECKING:
     pass
 
+KNEE = 0.95
+"""Of full scale: what is below comes out as it is."""
+
 OWN, ALWAYS = "tiny-vocoder", "griffin-lim"
 """What `auto` takes: ours where the mel is the one it reads, else the one that reads any."""
 
@@ -95,8 +98,9 @@ class Vocoder(ABC):
 
     @staticmethod
     def finished(wave: Tensor) -> Tensor:
-        """Samples as they are handed out."""
-        return wave.float().clamp(-1.0, 1.0)
+        """Samples as they are handed out, in [-1, 1]: peaks above KNEE are rounded off, sample by sample, so that none is cut."""
+        wave = wave.float()
+        return torch.where(wave.abs() <= KNEE, wave, wave.sign() * (KNEE + (1 - KNEE) * torch.tanh((wave.abs() - KNEE) / (1 - KNEE))))
 
 
 class VocoderStream:

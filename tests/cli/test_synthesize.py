@@ -63,7 +63,7 @@ def test_a_text(melcli: Melcli, speaker: FakeSpeaker) -> None:
     said = {line.split()[0]: line for line in ran.err.splitlines()}
     for name in ("device", "dtype", "model", "mel", "vocoder", "output"):
         assert name in said, ran.err
-    assert "16000 Hz, 80 bins, 62.5 frames/s; 31.25 steps/s" in said["mel"] and "deep/hello.wav; peaks" in said["output"]
+    assert "16000 Hz, 80 bins, 62.5 frames/s; 31.25 steps/s" in said["mel"] and "deep/hello.wav; as loud" in said["output"]
     assert "s of audio in" in ran.err.splitlines()[-1]
     assert melcli("synthesize", "Hello", "-o", "a.wav", "-q").err == ""
 
@@ -310,6 +310,14 @@ def test_an_interrupt_leaves_nothing(melcli: Melcli, speaker: FakeSpeaker, monke
     assert (ran.code, ran.err) == (130, "interrupted\n")
     assert len(calls) == 2 and len(calls[1]) == 2, "half a file under another name"
     assert files() == ["a.wav"] and Path("a.wav").read_bytes() == b"mine"
+
+
+def test_nothing_is_clipped(melcli: Melcli, speaker: FakeSpeaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    hum = Hum.wave
+    monkeypatch.setattr(Hum, "wave", lambda self, mel: 4 * hum(self, mel))
+    assert melcli("synthesize", "Hello", "-o", "a.wav").code == 0
+    wave, _ = soundfile.read("a.wav", dtype="int16")
+    assert 0.95 < abs(wave / 32768).max() <= 1 and len(np.unique(wave[abs(wave) > 0.96 * 32768])) > 10, "rounded off, not cut"
 
 
 def test_a_closed_pipe_is_no_accident(melcli: Melcli, speaker: FakeSpeaker, monkeypatch: pytest.MonkeyPatch) -> None:
