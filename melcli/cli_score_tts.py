@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from melcli.transcribe import Transcriber
 
 RECOGNISER = "pocketsphinx"
+PROTOCOL = "spoken"
 
 Task = Annotated[Literal["asr", "tts"], typer.Option(help="asr: how well a model hears. tts: how well a voice speaks.")]
 Spoken = Annotated[
@@ -39,6 +41,10 @@ Prompts = Annotated[
 Reference = Annotated[
     str | None, typer.Option(metavar="SOURCE", help="tts: recordings to compare with, or synth:VOICE, instead of those in the manifest.")
 ]
+Vocoder = Annotated[
+    str | None, typer.Option(metavar="NAME", help="tts: what turns a model's spectrograms into sound.  [default: auto]", show_default=False)
+]
+Temperature = Annotated[float | None, typer.Option(min=0, help="tts: of a model's latents.  [default: 1]", show_default=False)]
 Seed = Annotated[int | None, typer.Option(help="tts: what prompts and speech are drawn from.  [default: 0]", show_default=False)]
 
 
@@ -51,144 +57,137 @@ def refuse(task: str, for_asr: dict[str, Any], for_tts: dict[str, Any]) -> None:
         raise UsageError(f"{', '.join(wrong)}: {'is' if len(wrong) == 1 else 'are'} for --task {other}{means}.")
 
 
-def run(
-    *,
-    models: Sequence[str],
-    spoken: Sequence[str],
-    sources: Sequence[str],
-    hypotheses: Sequence[Path],
-    recogniser: str | None,
-    similarity: str | None,
-    mos: Path | None,
-    kind: str | None,
-    reference: str | None,
-    seed: int | None,
-    protocol: str | None,
-    limit: int | None,
-    output: Path | None,
-    overwrite: bool,
-    csv: Path | None,
-    report: Path | None,
-    worst: int,
-    format: str,
-    device: str,
-    root: Path | None,
-    offline: bool,
-    load: Callable[[str], Transcriber],
-) -> tuple[list[tuple[str, str]], int]:
-    """Score, print, and return (failures, how many were to be scored)."""
-    from melcli import launch
-    from melcli.files import write_text
-    from melcli.score_explain import explain, runs_of
-    from melcli.scoring.tts import summary
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What was asked for; None where an option was not given."""
 
-    if csv is not None and csv.is_dir():
-        raise UsageError(f"--csv {csv}: is a folder, and --csv takes a file.")
-    if hypotheses:
+    models: Sequence[str]
+    spoken: Sequence[str]
+    sources: Sequence[str]
+    hypotheses: Sequence[Path]
+    recogniser: str | None
+    similarity: str | None
+    mos: Path | None
+    prompts: str | None
+    reference: str | None
+    vocoder: str | None
+    temperature: float | None
+    seed: int | None
+    protocol: str | None
+    limit: int | None
+    output: Path | None
+    overwrite: bool
+    csv: Path | None
+    report: Path | None
+    worst: int
+    format: str
+    device: str
+    dtype: str
+    root: Path | None
+    offline: bool
+
+
+def run(asked: Asked, load: Callable[[str], Transcriber]) -> tuple[list[tuple[str, str]], int]:
+    """Score, print, and return (failures, how many were to be scored). load: the recogniser, by name."""
+    from melcli import launch
+
+    if asked.csv is not None and asked.csv.is_dir():
+        raise UsageError(f"--csv {asked.csv}: is a folder, and --csv takes a file.")
+    if asked.hypotheses:
         from melcli.score import score
 
-        if models or spoken or sources or output or overwrite:
+        if asked.models or asked.spoken or asked.sources or asked.output or asked.overwrite:
             raise UsageError("--hyp scores rows that exist; leave out --model, --spoken, --manifest, --set, --out and --overwrite.")
-        reports = score(hypotheses=hypotheses, protocol=protocol, limit=limit)
+        reports = score(hypotheses=asked.hypotheses, protocol=asked.protocol or PROTOCOL, limit=asked.limit)
     else:
-        with console.progress("score", None) as bar:
-            reports = _score(
-                models, spoken, sources, recogniser or RECOGNISER, similarity, mos, kind or "none", reference, seed or 0, protocol, limit,
-                output or report, overwrite, device, root, offline, load, bar,
-            )  # fmt: skip
+        reports = _score(asked, load)
     if not launch.is_first():
         return [], 0
-    if format == "json":
-        objects = [summary.as_dict(one) for one in reports]
-        print(json.dumps(objects if len(objects) > 1 else objects[0]))
-    else:
-        console.table(summary.COLUMNS, summary.table(reports), stdout=True)
-    if csv is not None:
-        write_text(csv, summary.to_csv(reports))
-    if report is not None:
-        write_text(report / "speech.json", json.dumps([summary.as_dict(one) for one in reports], indent=1) + "\n")
-        write_text(report / "speech.md", summary.to_markdown(reports))
-    if report is not None or worst:
-        explain(runs_of(reports), reports[0].protocol, report, worst, stdout=format == "table")
+    _show(reports, asked)
     failed = [failure for one in reports for failure in one.failures]
     return failed, len(failed) + sum(s.total.utterances for one in reports for s in one.sets.values())
 
 
-def _score(
-    models: Sequence[str],
-    spoken: Sequence[str],
-    sources: Sequence[str],
-    recogniser: str,
-    similarity: str | None,
-    mos: Path | None,
-    kind: str,
-    reference: str | None,
-    seed: int,
-    protocol: str | None,
-    limit: int | None,
-    output: Path | None,
-    overwrite: bool,
-    device: str,
-    root: Path | None,
-    offline: bool,
-    load: Callable[[str], Transcriber],
-    bar: console.Progress,
-) -> list[Report]:
+def _show(reports: Sequence[Report], asked: Asked) -> None:
+    from melcli.files import write_text
+    from melcli.score_explain import explain, runs_of
+    from melcli.scoring.tts import summary
+
+    if asked.format == "json":
+        objects = [summary.as_dict(one) for one in reports]
+        print(json.dumps(objects if len(objects) > 1 else objects[0]))
+    else:
+        console.table(summary.COLUMNS, summary.table(reports), stdout=True)
+    if asked.csv is not None:
+        write_text(asked.csv, summary.to_csv(reports))
+    if asked.report is not None:
+        write_text(asked.report / "speech.json", json.dumps([summary.as_dict(one) for one in reports], indent=1) + "\n")
+        write_text(asked.report / "speech.md", summary.to_markdown(reports))
+    if asked.report is not None or asked.worst:
+        explain(runs_of(reports), reports[0].protocol, asked.report, asked.worst, stdout=asked.format == "table")
+
+
+def _score(asked: Asked, load: Callable[[str], Transcriber]) -> list[Report]:
+    """Open everything before anything is spoken, say what was decided, and score."""
     from melcli import launch
     from melcli.score import choose_protocol
     from melcli.score_tts import Ears, ears_settings, listening, read_sets, score_tts
     from melcli.score_tts_voices import Spoken, open_voice
-    from melcli.scoring.sets import of_label
 
-    if not models and not spoken:
+    if not asked.models and not asked.spoken:
         raise UsageError("--task tts needs --model VOICE or --spoken SOURCE.")
-    if spoken and not sources and models:
+    if asked.spoken and asked.models and not asked.sources:
         raise UsageError("--model and --spoken side by side need texts: give --manifest TEXTS.jsonl.")
-    chosen, why = choose_protocol(protocol, [of_label(source) for source in sources] or [None])
+    protocol, why = choose_protocol(asked.protocol or PROTOCOL, [])
+    where: dict[str, Any] = {"root": asked.root, "offline": asked.offline}
+    speaking = {"vocoder": asked.vocoder or "auto", "temperature": 1.0 if asked.temperature is None else asked.temperature, "seed": asked.seed or 0}
+    speaking |= {"device": asked.device, "dtype": asked.dtype, "offline": asked.offline}
     voices = [
-        *(Spoken.load(one, root, offline) for one in dict.fromkeys(spoken)),
-        *(open_voice(one, device=device, seed=seed, offline=offline) for one in dict.fromkeys(models)),
+        *(Spoken.load(one, **where) for one in dict.fromkeys(asked.spoken)),
+        *(open_voice(one, **speaking) for one in dict.fromkeys(asked.models)),
     ]
-    ears = load(recogniser)
-    decisions = {"protocol": why}
-    voiceprint = opinion = None
-    if similarity is not None:
+    transcriber = load(asked.recogniser or RECOGNISER)
+    kind = asked.prompts or "none"
+    decisions = {"protocol": why if asked.protocol else why.replace("as asked", "the default for speech")}
+    decisions["prompts"] = kind if kind == "none" else f"{kind}, seed {asked.seed or 0}"
+    voiceprint = opinion = other = sets = None
+    if asked.similarity is not None:
         from melcli.models.voiceprint import Voiceprint
 
-        voiceprint, decisions["similarity"] = Voiceprint.load(similarity, device=device, offline=offline)
-    if mos is not None:
+        voiceprint, decisions["similarity"] = Voiceprint.load(asked.similarity, device=asked.device, offline=asked.offline)
+    if asked.mos is not None:
         from melcli.scoring.tts.dnsmos import Dnsmos
 
-        opinion = Dnsmos(mos)
-        decisions["mos"] = f"{mos}: DNSMOS P.835"
-    other = None
-    if reference is not None:
-        compared = open_voice(reference) if reference.startswith("synth:") else Spoken.load(reference, root, offline)
-        decisions["reference"] = f"{compared.name}, as asked"
-        other = lambda wanted: compared.audio(wanted, Path())  # noqa: E731
-    sets = None
-    if sources or models or kind != "none":
-        sets = read_sets(sources, kind=kind, seed=seed, reference=other, hear=listening(ears), limit=limit, root=root, offline=offline)
-        for one in sets:
-            for name, reason in one.left_out:
-                console.detail(f"{name}: left out: {reason}")
-            if one.left_out:
-                console.note(
-                    f"{one.name}: {len(one.left_out)} of {len(one.left_out) + len(one.wanted)} left out: {one.left_out[0][1]}, or so (-v lists them)"
-                )
+        opinion, decisions["mos"] = Dnsmos(asked.mos), f"DNSMOS P.835, {asked.mos}"
+    if asked.reference is not None:
+        compared = open_voice(asked.reference) if asked.reference.startswith("synth:") else Spoken.load(asked.reference, **where)
+        decisions["reference"], other = f"{compared.name}, as asked", lambda wanted: compared.audio(wanted, Path())
+    if asked.sources or asked.models or kind != "none":
+        sets = read_sets(asked.sources, kind=kind, seed=asked.seed or 0, reference=other, hear=listening(transcriber), limit=asked.limit, **where)
     if launch.is_first():
-        decisions["prompts"] = kind if kind == "none" else f"{kind}, seed {seed}"
         console.decided(decisions)
-    settings = {"prompts": decisions.get("prompts", kind), "reference": reference or "the source's own"}
-    return score_tts(
-        voices,
-        Ears(ears, voiceprint, opinion, ears_settings(ears, similarity, None if mos is None else mos.name)),
-        sets,
-        chosen,
-        output=output,
-        overwrite=overwrite,
-        settings=settings,
-        expected=bar.expect,
-        heard=lambda name: bar.advance(1, name),
-        done=lambda voice, name: console.detail(f"{voice}: {name} done"),
-    )
+        for one in sets or []:
+            _say_left_out(one.name, one.left_out, len(one.wanted))
+    settings = {"prompts": decisions["prompts"], "reference": asked.reference or "the source's own"}
+    known = ears_settings(transcriber, asked.similarity, None if asked.mos is None else asked.mos.name)
+    with console.progress("score", None) as bar:
+        return score_tts(
+            voices,
+            Ears(transcriber, voiceprint, opinion, known),
+            sets,
+            protocol,
+            output=asked.output or asked.report,
+            overwrite=asked.overwrite,
+            settings=settings,
+            expected=bar.expect,
+            heard=lambda name: bar.advance(1, name),
+            done=lambda voice, name: console.detail(f"{voice}: {name} done"),
+        )
+
+
+def _say_left_out(source: str, left_out: Sequence[tuple[str, str]], kept: int) -> None:
+    """What the protocol of prompts cannot use."""
+    for name, reason in left_out:
+        console.detail(f"{name}: left out: {reason}")
+    if left_out:
+        console.note(f"{source}: {len(left_out)} of {len(left_out) + kept} left out: {left_out[0][1]} (-v lists them)")

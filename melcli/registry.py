@@ -110,6 +110,7 @@ BUILT_IN = (
     _set("gigaspeech", "podcasts and videos"),
     _set("tedlium", "TED talks"),
     _set("voxpopuli", "the European Parliament"),
+    Entry("vocoder", "griffin-lim", "melcli.audio.griffin_lim:GriffinLim", "phases found by iteration; any mel, no weights"),
     Entry("normaliser", "plain", "melcli.scoring.normalize:plain", "lower case, no punctuation but apostrophes, single spaces"),
     Entry("normaliser", "none", "melcli.scoring.normalize:none", "the text as it is, single spaces"),
     Entry("protocol", "openasr-2026", "melcli.scoring.openasr:OPENASR", "OpenASR leaderboard of 2026, English: more rules, compounds may merge"),
@@ -123,6 +124,7 @@ BUILT_IN = (
         "offline, US English, independent of all training here; extra sphinx",
         "BSD-2-Clause",
     ),
+    Entry("protocol", "spoken", "melcli.scoring.tts.words:SPOKEN", "English as it is said, figures in words; how speech is compared with its text"),
     Entry("protocol", "none", "melcli.scoring.protocol:NONE", "normaliser none, plain WER, no pair left out"),
 )
 

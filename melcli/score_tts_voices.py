@@ -6,19 +6,29 @@ Shapes: T mel frames, M mel bins, S samples.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
+from melcli.audio.mel import log_mel
+from melcli.audio.writer import file_writer
+from melcli.data.load import load_utterance
 from melcli.data.manifest import fingerprint
+from melcli.data.speakable import passages
 from melcli.data.texts import by_name, read_texts
 from melcli.data.utterance import Utterance
 from melcli.data.voices import SCHEME, Delivery, voice
 from melcli.errors import AudioError, ManifestError, UsageError
+from melcli.score import model_digest
 from melcli.scoring.tts.prompts import Wanted
+
+if TYPE_CHECKING:
+    from melcli.models.speaker import VoicePrompt
+    from melcli.synthesize import Synthesizer
 
 RECORDINGS = "recordings"
 
@@ -109,18 +119,69 @@ class Recordings:
         return {wanted.id: Made() for wanted, _ in batch}
 
 
-def place(wanted: Wanted, folder: Path) -> Utterance:
-    """Where a voice that makes speech puts it."""
-    return Utterance(wanted.id, (str((folder / f"{quote(wanted.id, safe=' ')}.wav").absolute()),), wanted.text, speaker=wanted.speaker)
+class Model:
+    """A model of ours with a vocoder. Its speech is written below the folder of the results."""
+
+    def __init__(self, name: str, synthesizer: Synthesizer, weights: str = "") -> None:
+        self.name = name
+        self.synthesizer = synthesizer
+        made = {"temperature": f"{synthesizer.temperature:g}", "seed": str(synthesizer.seed), "speech weights": weights}
+        self.settings = {"speech": name, "vocoder": synthesizer.decisions["vocoder"].partition(":")[0]} | made
+
+    @classmethod
+    def load(cls, name: str, **options: Any) -> Model:
+        """A model by name, folder or hub id. options: as `Synthesizer.load` takes them. Raises CheckpointError and as that does."""
+        from melcli.models.checkpoint import resolve
+        from melcli.synthesize import Synthesizer
+
+        weights = model_digest(resolve(name, offline=bool(options.get("offline"))))
+        return cls(name, Synthesizer.load(name, **options), weights)
+
+    def audio(self, wanted: Wanted, folder: Path) -> Utterance | None:
+        path = folder / f"{quote(wanted.id, safe=' ')}.wav"
+        return Utterance(wanted.id, (str(path.absolute()),), wanted.text, speaker=wanted.speaker)
+
+    def speak(self, batch: Sequence[tuple[Wanted, Utterance]]) -> dict[str, Made]:
+        from melcli.synthesize import Request
+
+        found: dict[str, Made] = {}
+        requests = []
+        for wanted, _ in batch:
+            try:
+                requests.append(Request(wanted.id, wanted.text, self._prompt(wanted.prompt)))
+            except (AudioError, UsageError) as error:
+                found[wanted.id] = Made(error=str(error))
+        began = time.perf_counter()
+        spoken = list(self.synthesizer.speak(requests))
+        whole = sum(len(one.wave_S) for one in spoken) or 1
+        each = (time.perf_counter() - began) / whole  # texts are spoken together: each has its share by its length
+        paths = {wanted.id: Path(audio.audio[0]) for wanted, audio in batch}
+        for one in spoken:
+            if one.error is None:
+                with file_writer(paths[one.id], one.rate) as out:
+                    out.write(one.wave_S)
+            stopped = next((reason for reason in one.reasons if reason != "stop"), "stop")
+            found[one.id] = Made(error=one.error) if one.error else Made(each * len(one.wave_S), stopped)
+        return found
+
+    def _prompt(self, prompt: Utterance | None) -> VoicePrompt | None:
+        if prompt is None:
+            return None
+        from melcli.models.speaker import VoicePrompt
+
+        spec = self.synthesizer.speaker.spec
+        text = " ".join(piece.text for piece in passages(prompt.text or "", self.synthesizer.alphabet) if piece.text)
+        return VoicePrompt(log_mel(spec, load_utterance(prompt, spec.rate)), text or None)
 
 
-def open_voice(name: str, **options: object) -> Voice:
-    """A voice by name: `synth:PROGRAM/VOICE`, `recordings`, or a model of ours by name, folder or hub id. Raises UsageError and as they do."""
+def open_voice(name: str, **options: Any) -> Voice:
+    """A voice by name: `synth:PROGRAM/VOICE`, `recordings`, or a model of ours by name, folder or hub id.
+
+    options: how a model is loaded, see `Synthesizer.load`. Raises UsageError for a voice that nobody has, CheckpointError for a model.
+    """
     if name.startswith(SCHEME):
         return Synthetic(name)
-    if name == RECORDINGS:
-        return Recordings()
-    raise UsageError(f"--model {name}: no voice; valid are synth:PROGRAM/VOICE such as synth:flite/slt, and {RECORDINGS}.")
+    return Recordings() if name == RECORDINGS else Model.load(name, **options)
 
 
 def _digest(utterances: list[Utterance]) -> str:

@@ -20,6 +20,8 @@ from melcli.errors import AudioError
 from melcli.inputs import AudioInput
 from melcli.transcripts import Segment, Transcript
 from tests.cli.conftest import Melcli
+from tests.cli.test_synthesize import speaker  # noqa: F401  a fixture
+from tests.fake_speaker import FakeSpeaker
 from tests.models.test_voiceprint import write_voiceprint
 
 pytestmark = pytest.mark.skipif(shutil.which("flite") is None, reason="needs flite")
@@ -212,6 +214,41 @@ def test_continuation(melcli: Melcli, ears: Ears, corpus: Path) -> None:
         assert whole - row["duration"] == pytest.approx(3.0, abs=0.31)
         said = 16 - len(row["text"].split())
         assert said == pytest.approx(16 * (whole - row["duration"]) / whole, abs=1)
+
+
+def test_a_model_speaks(melcli: Melcli, ears: Ears, speech: Path, speaker: FakeSpeaker) -> None:  # noqa: F811
+    """Texts are spoken, kept and gone on with; one that the voice cannot say is listed, one that it never ends counts as a loop."""
+    Path("voice").mkdir()
+    with open("texts.jsonl", "w") as file:
+        file.writelines(json.dumps({"id": f"s/{i}", "text": text}) + "\n" for i, text in enumerate(("It cost $5.", "Runaway.", "你好")))
+    options = ["--task", "tts", "--manifest", "texts.jsonl", "--model", "voice", "--temperature", 0.5, "--seed", 3, "--device", "cpu", "-f", "json"]
+    ran = melcli("score", *options, "-o", "out")
+    assert ran.code == 1 and "2: nothing in the text can be said: the voice does not know 你好" in ran.err, ran.err
+    found = json.loads(ran.out)["sets"]["texts"]
+    assert (found["utterances"], found["speech"]["loops"], found["wer"]) == (2, 1, 0.0) and found["rtfx"] > 0
+    kept = {row["audio_filepath"]: row for row in rows("out/*.jsonl")}
+    assert kept["0"]["speech"]["stopped"] == "stop" and kept["1"]["speech"]["stopped"] == "length" and kept["0"]["time"] > 0
+    assert (
+        kept["0"]["speech"]["audio"] == "MODEL_voice_DATASET_texts/0.wav"
+        and soundfile.info(f"out/{kept['0']['speech']['audio']}").samplerate == 16000
+    )
+    assert speaker.spoken == [["it cost five dollars.", "runaway."]] and json.loads(next(Path("out").glob("*.json")).read_text())["seed"] == "3"
+    melcli("score", *options, "-o", "out")
+    assert speaker.spoken[1:] == []  # the one that failed has nothing to say the second time either
+    other = melcli("score", *options, "--vocoder", "griffin-lim", "-o", "out")
+    assert other.code == 2 and "was made otherwise: vocoder was 'hum', now it is 'griffin-lim'" in other.err
+
+
+def test_a_model_takes_the_voice_of_a_prompt(melcli: Melcli, ears: Ears, corpus: Path, speaker: FakeSpeaker) -> None:  # noqa: F811
+    Path("voice").mkdir()
+    options = ["--task", "tts", "--manifest", "dev.jsonl", "--model", "voice", "--prompts", "cross-sentence", "--device", "cpu", "-f", "json"]
+    ran = melcli("score", *options)
+    assert ran.code == 0, ran.err
+    assert (
+        len(speaker.voices) == 4 and speaker.voices[0].text.startswith("my grandfather kept") and speaker.voices[1].text.startswith("the old bridge")
+    )
+    assert all(len(voice.mel_TM) > 250 for voice in speaker.voices)
+    assert json.loads(ran.out)["sets"]["dev"]["speech"]["against"] == "reference"
 
 
 @pytest.mark.parametrize(

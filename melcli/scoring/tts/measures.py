@@ -23,11 +23,11 @@ from torch import Tensor
 
 from melcli.scoring.alignment import Pair
 from melcli.scoring.breakdown import kind_of
-from melcli.scoring.normalize import plain
 from melcli.scoring.tts import cepstra, pauses
+from melcli.scoring.tts.words import said
 
 RATE = cepstra.SPEC.rate
-CHARACTERS_PER_SECOND = 15.0  # of plain text, spaces included, between the ends of the speech: 15.4 in LibriSpeech dev-clean, 5 % below 10
+CHARACTERS_PER_SECOND = 15.0  # of the text in words, spaces included, between the ends of the speech: 15.4 in LibriSpeech dev-clean, 5 % below 10
 LOOPS = ("length", "silence", "repetition")  # reasons to stop a voice that would go on
 TOO_LONG, TOO_SHORT = 2.0, 0.5  # times the expected length
 CUT_WORDS = 3  # last words of a text that nobody heard
@@ -39,7 +39,7 @@ def measure(spoken_S: Tensor, text: str, reference_S: Tensor | None = None) -> d
     found: dict[str, Any] = {"lead": silence.lead, "tail": silence.tail, "longest_pause": silence.longest, "silence": silence.share}
     found["speech"] = silence.speech
     if reference_S is None:
-        found |= {"expected": len(plain(text)) / CHARACTERS_PER_SECOND, "against": "text"}
+        found |= {"expected": len(said(text)) / CHARACTERS_PER_SECOND, "against": "text"}
     else:
         found |= {"expected": pauses.measure(reference_S, RATE).speech, "against": "reference"}
         distortion = cepstra.mel_cepstral_distortion(spoken_S, reference_S)

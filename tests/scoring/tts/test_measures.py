@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from melcli.scoring import protocol
 from melcli.scoring.protocol import PLAIN
 from melcli.scoring.results import ResultRow, read, to_line
 from melcli.scoring.tally import Report
@@ -12,6 +13,7 @@ from melcli.scoring.tts import summary
 from melcli.scoring.tts.measures import RATE, length_ratio, looped, measure, stopped_early
 from melcli.scoring.tts.pauses import measure as pauses
 from melcli.scoring.tts.pauses import trimmed
+from melcli.scoring.tts.words import SPOKEN, said
 
 
 def sound(*parts: tuple[float, float]) -> torch.Tensor:
@@ -41,7 +43,7 @@ def test_no_sound_at_all() -> None:
 
 def test_length_against_text_and_reference() -> None:
     spoken_S = sound((0.1, 0.0), (2.0, 0.1))
-    against_text = measure(spoken_S, "Hello -- there, good people!")  # 23 characters once it is plain
+    against_text = measure(spoken_S, "Hello -- there, good people!")  # 23 characters in words
     assert against_text["against"] == "text" and length_ratio(against_text) == pytest.approx(2.0 / (23 / 15), abs=0.02)
     against_speech = measure(spoken_S, "x", sound((1.0, 0.1), (0.5, 0.0)))
     assert against_speech["against"] == "reference" and length_ratio(against_speech) == pytest.approx(2.0, abs=0.05) and against_speech["mcd"] > 0
@@ -119,3 +121,17 @@ def test_rows_without_measures() -> None:
     speech = summary.as_dict(report)["sets"]["set"]["speech"]
     assert speech["utterances"] == 0 and speech["length"] is speech["silence"] is speech["loops_rate"] is None
     assert summary.table([report])[0][2] == "0.00"
+
+
+@pytest.mark.parametrize(
+    ("text", "heard"),
+    [
+        ("It cost $5.", "it cost five dollars"),
+        ("Dr. Smith, at 10:30!", "doctor smith at ten thirty"),
+        ("Don’t STOP.", "don't stop"),
+        ("123 cats", "123 cats"),
+    ],
+)
+def test_both_sides_are_put_in_words(text: str, heard: str) -> None:
+    (counts,) = SPOKEN.score_each([text], [heard])
+    assert counts is not None and counts.wer == 0 and protocol.get("spoken") is SPOKEN and said(said(text)) == said(text)
