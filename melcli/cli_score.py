@@ -135,7 +135,7 @@ def score(
         return transcriber
 
     if task == "tts":
-        given = {"models": model or [], "spoken": spoken or [], "sources": [*(sets or []), *(manifest or [])], "hypotheses": hyp or []}
+        given = {"models": model or [], "spoken": spoken or [], "sets": sets or [], "manifests": manifest or [], "hypotheses": hyp or []}
         given |= {"recogniser": recogniser, "similarity": similarity, "mos": mos, "prompts": prompts, "reference": reference}
         given |= {"vocoder": vocoder, "temperature": temperature, "seed": seed, "dtype": dtype, "device": device, "root": root, "offline": offline}
         given |= {"protocol": protocol, "limit": limit, "output": out, "overwrite": overwrite, "csv": csv, "report": report, "worst": worst}

@@ -14,6 +14,7 @@ from melcli import console
 from melcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from melcli.score_tts import TextSet
     from melcli.scoring.tally import Report
     from melcli.transcribe import Transcriber
 
@@ -63,7 +64,8 @@ class Asked:
 
     models: Sequence[str]
     spoken: Sequence[str]
-    sources: Sequence[str]
+    sets: Sequence[str]
+    manifests: Sequence[str]
     hypotheses: Sequence[Path]
     recogniser: str | None
     similarity: str | None
@@ -96,7 +98,7 @@ def run(asked: Asked, load: Callable[[str], Transcriber]) -> tuple[list[tuple[st
     if asked.hypotheses:
         from melcli.score import score
 
-        if asked.models or asked.spoken or asked.sources or asked.output or asked.overwrite:
+        if asked.models or asked.spoken or asked.sets or asked.manifests or asked.output or asked.overwrite:
             raise UsageError("--hyp scores rows that exist; leave out --model, --spoken, --manifest, --set, --out and --overwrite.")
         reports = score(hypotheses=asked.hypotheses, protocol=asked.protocol or PROTOCOL, limit=asked.limit)
     else:
@@ -131,13 +133,16 @@ def _score(asked: Asked, load: Callable[[str], Transcriber]) -> list[Report]:
     """Open everything before anything is spoken, say what was decided, and score."""
     from melcli import launch
     from melcli.score import choose_protocol
-    from melcli.score_tts import Ears, ears_settings, listening, read_sets, score_tts
+    from melcli.score_tts import Ears, ears_settings, listening, open_texts, own_texts, read_sets, score_tts
     from melcli.score_tts_voices import Spoken, open_voice
 
     if not asked.models and not asked.spoken:
         raise UsageError("--task tts needs --model VOICE or --spoken SOURCE.")
-    if asked.spoken and asked.models and not asked.sources:
+    named = bool(asked.sets or asked.manifests)
+    if asked.spoken and asked.models and not named:
         raise UsageError("--model and --spoken side by side need texts: give --manifest TEXTS.jsonl.")
+    if asked.prompts not in (None, "none") and not named:
+        raise UsageError(f"--prompts {asked.prompts}: needs recordings by speakers: give --manifest or --set of them.")
     protocol, why = choose_protocol(asked.protocol or PROTOCOL, [])
     where: dict[str, Any] = {"root": asked.root, "offline": asked.offline}
     speaking = {"vocoder": asked.vocoder or "auto", "temperature": 1.0 if asked.temperature is None else asked.temperature, "seed": asked.seed or 0}
@@ -146,11 +151,13 @@ def _score(asked: Asked, load: Callable[[str], Transcriber]) -> list[Report]:
         *(Spoken.load(one, **where) for one in dict.fromkeys(asked.spoken)),
         *(open_voice(one, **speaking) for one in dict.fromkeys(asked.models)),
     ]
+    texts = open_texts(asked.sets, asked.manifests, **where) if named or asked.models else {}
     transcriber = load(asked.recogniser or RECOGNISER)
     kind = asked.prompts or "none"
     decisions = {"protocol": why if asked.protocol else why.replace("as asked", "the default for speech")}
     decisions["prompts"] = kind if kind == "none" else f"{kind}, seed {asked.seed or 0}"
-    voiceprint = opinion = other = sets = None
+    voiceprint = opinion = other = None
+    sets: list[TextSet] = []
     if asked.similarity is not None:
         from melcli.models.voiceprint import Voiceprint
 
@@ -162,11 +169,11 @@ def _score(asked: Asked, load: Callable[[str], Transcriber]) -> list[Report]:
     if asked.reference is not None:
         compared = open_voice(asked.reference) if asked.reference.startswith("synth:") else Spoken.load(asked.reference, **where)
         decisions["reference"], other = f"{compared.name}, as asked", lambda wanted: compared.audio(wanted, Path())
-    if asked.sources or asked.models or kind != "none":
-        sets = read_sets(asked.sources, kind=kind, seed=asked.seed or 0, reference=other, hear=listening(transcriber), limit=asked.limit, **where)
+    if texts:
+        sets = read_sets(texts, kind=kind, seed=asked.seed or 0, reference=other, hear=listening(transcriber), limit=asked.limit)
     if launch.is_first():
         console.decided(decisions)
-        for one in sets or []:
+        for one in sets:
             _say_left_out(one.name, one.left_out, len(one.wanted))
     settings = {"prompts": decisions["prompts"], "reference": asked.reference or "the source's own"}
     known = ears_settings(transcriber, asked.similarity, None if asked.mos is None else asked.mos.name)
@@ -174,7 +181,7 @@ def _score(asked: Asked, load: Callable[[str], Transcriber]) -> list[Report]:
         return score_tts(
             voices,
             Ears(transcriber, voiceprint, opinion, known),
-            sets,
+            lambda voice: sets or [own_texts(voice, other, asked.limit)],
             protocol,
             output=asked.output or asked.report,
             overwrite=asked.overwrite,

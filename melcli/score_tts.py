@@ -29,6 +29,7 @@ from melcli.score_run import transcribe_set
 from melcli.score_tts_voices import Made, Spoken, Voice
 from melcli.scoring import results
 from melcli.scoring.protocol import Protocol
+from melcli.scoring.sets import open_sets
 from melcli.scoring.tally import Report
 from melcli.scoring.tts import prompts
 from melcli.scoring.tts.measures import RATE, measure
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from melcli.models.voiceprint import Voiceprint
     from melcli.scoring.tts.dnsmos import Dnsmos
     from melcli.transcribe import Transcriber
+
+Another = Callable[[Wanted], Utterance | None]
+"""Finds another recording of a text."""
 
 BLOCK = 32  # texts spoken, listened to and measured at a time
 
@@ -112,7 +116,7 @@ class Listener:
 def score_tts(
     voices: Sequence[Voice],
     ears: Ears,
-    sets: Sequence[TextSet] | None,
+    sets: Callable[[Voice], Sequence[TextSet]],
     protocol: Protocol,
     *,
     output: Path | None = None,
@@ -122,12 +126,12 @@ def score_tts(
     heard: Callable[[str], None] = lambda name: None,
     done: Callable[[str, str], None] = lambda voice, name: None,
 ) -> list[Report]:
-    """One report a voice, over all sets; `sets` None is for recordings that bring their own texts.
+    """One report a voice. sets: what it is to speak.
 
-    output: folder of result files and of speech that is made; what is there is gone on with, unless `overwrite`. settings: what else rows depend
-    on. expected, heard, done: as in `score`. Raises UsageError, ManifestError; what fails is listed in the report and not counted.
+    output: folder of result files and of speech that is made; what is there is gone on with, unless `overwrite`. settings: what else rows depend on.
+    expected, heard, done: as in `score`. Raises UsageError, ManifestError; what fails is listed in the report and not counted.
     """
-    of_voice = [sets if sets is not None else [own_texts(voice)] for voice in voices]
+    of_voice = [sets(voice) for voice in voices]
     expected(sum(len(one.wanted) for several in of_voice for one in several) // launch.place()[1])
     reports = []
     with tempfile.TemporaryDirectory(prefix="melcli-score-") as scratch:
@@ -177,54 +181,60 @@ def ears_settings(recogniser: Transcriber, similarity: str | None, opinion: str 
     return found | {"dtype": known.get("dtype", "").partition(": ")[0], "similarity": similarity or "none", "mos": opinion or "none"}
 
 
-def own_texts(voice: Voice) -> TextSet:
+def own_texts(voice: Voice, reference: Another | None = None, limit: int | None = None) -> TextSet:
     """The texts that recordings bring. Raises UsageError where they bring none."""
-    texts = voice.texts() if isinstance(voice, Spoken) else []
+    texts = voice.texts()[:limit] if isinstance(voice, Spoken) else []
     if not texts:
         raise UsageError(f"{voice.name}: its recordings have no texts; give those that were spoken with --manifest TEXTS.jsonl.")
-    return TextSet("spoken", [Wanted(one.id, one.text or "", one.speaker) for one in texts])
+    return TextSet("spoken", [_wanted(one.id, one, reference) for one in texts])
+
+
+def open_texts(sets: Sequence[str], manifests: Sequence[str], *, root: Path | None = None, offline: bool = False) -> dict[str, dict[str, Utterance]]:
+    """The texts of score sets and manifests by the names of both; the sentences in the package where none is given.
+
+    Raises ManifestError and RegistryError.
+    """
+    found = {entry.name: by_name(entry.read(root, offline)) for entry in open_sets(sets)}
+    for source in manifests if sets or manifests else [str(UNSEEN)]:
+        short = Path(source).name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".txt") if Path(source).exists() else source
+        found[source if short in found else short] = by_name(read_texts(source, root=root, offline=offline))
+    return found
 
 
 def read_sets(
-    sources: Sequence[str],
+    texts: Mapping[str, Mapping[str, Utterance]],
     *,
     kind: str = "none",
     seed: int = 0,
-    reference: Callable[[Wanted], Utterance | None] | None = None,
+    reference: Another | None = None,
     hear: Callable[[Sequence[Utterance]], list[str]] | None = None,
     limit: int | None = None,
-    root: Path | None = None,
-    offline: bool = False,
 ) -> list[TextSet]:
-    """The texts of sources with their references, and the prompts that a protocol gives them; the sentences in the package where none is named.
+    """What is to be spoken of texts, with what it is compared with and the prompts that a protocol gives.
 
-    kind: one of prompts.PROTOCOLS. reference: another recording to compare with than the source's own. hear: what is said in recordings, needed for
-    `continuation` where words have no times. Raises UsageError and ManifestError.
+    kind: one of prompts.PROTOCOLS. reference: another recording to compare with than the texts' own. hear: what is said in recordings, needed for
+    `continuation` where words have no times. limit: the first N texts of each source; prompts come from all of them.
+    Raises UsageError where there is no prompt for any, ManifestError where there is no text.
     """
-    if kind != "none" and not sources:
-        raise UsageError(f"--prompts {kind}: needs recordings by speakers: give --manifest or --set of them.")
     found = []
-    for source in sources or [str(UNSEEN)]:
-        utterances = by_name(read_texts(source, root=root, offline=offline))
+    for name, utterances in texts.items():
         first = dict(islice(utterances.items(), limit))
-        wanted = {name: _wanted(name, one, reference) for name, one in first.items() if one.text is not None and one.text.strip()}
+        empty = [key for key, one in first.items() if not (one.text or "").strip()]
+        wanted = {key: _wanted(key, one, reference) for key, one in first.items() if key not in empty}
         if not wanted:
-            raise ManifestError(f"{source}: none of its {len(first)} rows has a text to speak.")
+            raise ManifestError(f"{name}: none of its {len(first)} rows has a text to speak.")
         left_out: list[tuple[str, str]] = []
         if kind == "cross-sentence":
             wanted, left_out = _cross(wanted, utterances, seed)
         elif kind == "continuation":
             wanted, left_out = _continued(wanted, utterances, hear)
         if not wanted:
-            raise UsageError(f"--prompts {kind}: {source}: {left_out[0][1]}, nor for any other of its texts.")
-        name = Path(source).name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".txt") if Path(source).exists() else source
-        found.append(
-            TextSet(name, list(wanted.values()), left_out, [name for name in first if name not in wanted and not (first[name].text or "").strip()])
-        )
+            raise UsageError(f"--prompts {kind}: {name}: {left_out[0][1]}, nor for any other of its texts.")
+        found.append(TextSet(name, list(wanted.values()), left_out, empty))
     return found
 
 
-def _wanted(name: str, utterance: Utterance, reference: Callable[[Wanted], Utterance | None] | None) -> Wanted:
+def _wanted(name: str, utterance: Utterance, reference: Another | None) -> Wanted:
     wanted = Wanted(name, utterance.text or "", utterance.speaker)
     own = utterance if utterance.audio else None
     return replace(wanted, reference=own if reference is None else reference(wanted))

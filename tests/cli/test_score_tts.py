@@ -145,8 +145,17 @@ def test_two_voices_beside_each_other(melcli: Melcli, ears: Ears, speech: Path) 
 def test_recordings_with_their_own_texts(melcli: Melcli, ears: Ears, speech: Path) -> None:
     for number, text in enumerate(TEXTS):
         Path(f"said/t{number}.txt").write_text(text)
-    report = json.loads(melcli("score", "--task", "tts", "--spoken", "said", "-f", "json").out)
-    assert report["model"] == "said" and report["sets"]["spoken"]["utterances"] == 3
+    report = json.loads(melcli("score", "--task", "tts", "--spoken", "said", "--limit", 2, "--reference", "synth:flite/rms", "-f", "json").out)
+    found = report["sets"]["spoken"]
+    assert report["model"] == "said" and found["utterances"] == 2 and found["speech"]["against"] == "reference"
+
+
+def test_sets_and_manifests_of_one_name(melcli: Melcli, ears: Ears, speech: Path) -> None:
+    Path("more").mkdir()
+    shutil.copy("texts.jsonl", "more/texts.jsonl")
+    options = ["--task", "tts", "--manifest", "texts.jsonl", "--manifest", "more/texts.jsonl", "--spoken", "said", "-f", "json"]
+    assert list(json.loads(melcli("score", *options, "-o", "out").out)["sets"]) == ["texts", "more/texts.jsonl"]
+    assert len(list(Path("out").glob("*.jsonl"))) == 2
 
 
 def test_what_was_not_spoken_is_said(melcli: Melcli, ears: Ears, speech: Path) -> None:
@@ -265,11 +274,11 @@ def test_a_model_takes_the_voice_of_a_prompt(melcli: Melcli, ears: Ears, corpus:
         (["--task", "tts", "--model", "synth:flite/rms", "--prompts", "continuation"], "--prompts continuation: needs recordings by speakers"),
         (
             ["--task", "tts", "--model", "synth:flite/rms", "--manifest", "texts.jsonl", "--prompts", "cross-sentence"],
-            "--prompts cross-sentence: texts.jsonl: no other recording of this speaker of 2 to 20 s, nor for any other of its texts.",
+            "--prompts cross-sentence: texts: no other recording of this speaker of 2 to 20 s, nor for any other of its texts.",
         ),
         (
             ["--task", "tts", "--model", "synth:flite/rms", "--manifest", "texts.jsonl", "--prompts", "continuation"],
-            "--prompts continuation: texts.jsonl: no recording of at least 4.3 s",
+            "--prompts continuation: texts: no recording of at least 4.3 s",
         ),
         (["--task", "tts", "--hyp", "x.jsonl", "--model", "synth:flite/rms"], "--hyp scores rows that exist"),
         (["--task", "tts", "--skip-layers", "all", "--model", "x"], "--skip-layers: is for --task asr."),
