@@ -25,7 +25,7 @@ from melcli.models.recogniser import Recognised
 
 RATE = 16000
 MAX_SECONDS = 30.0
-EDGE_SECONDS = 0.2  # of silence put at both ends: without any, first and last words are lost (docs/scoring-speech.md)
+EDGE_SECONDS = 0.2  # of silence put at both ends, so that speech never begins with the first sample (docs/scoring-speech.md)
 PEAK = 0.5  # what the loudest sample is set to: 16 bits hold little of very quiet speech
 
 
