@@ -28,7 +28,15 @@ REQUIRED = (
     "rapidfuzz",
     "typer",
 )
-EXTRAS = {"data": ("datasets", "lhotse"), "lora": ("peft",), "plot": ("matplotlib",), "ray": ("ray",), "score": ("kaldialign", "whisper-normalizer")}
+EXTRAS = {
+    "data": ("datasets", "lhotse"),
+    "lora": ("peft",),
+    "plot": ("matplotlib",),
+    "ray": ("ray",),
+    "score": ("kaldialign", "whisper-normalizer"),
+    "sphinx": ("pocketsphinx",),
+    "mos": ("onnxruntime",),
+}
 SYNTHESISERS = ("flite", "espeak-ng", "festival")
 
 

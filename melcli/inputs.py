@@ -123,9 +123,9 @@ def _add_manifest(inputs: Inputs, path: Path) -> None:
     from melcli.data.manifest import read_source
 
     for utterance in read_source(str(path)):
-        inside = _inside(utterance.id)
+        stem = inside(utterance.id)
         inputs.sources.extend(Path(part) for part in utterance.audio if not part.startswith(ADDRESSES))
-        inputs.add(utterance.id, utterance, " + ".join(utterance.audio), (inside, f"{path.name.split('.')[0]}/{inside}"))
+        inputs.add(utterance.id, utterance, " + ".join(utterance.audio), (stem, f"{path.name.split('.')[0]}/{stem}"))
 
 
 def _add_folder(inputs: Inputs, given: str, recursive: bool, seen: set[Path], may_be_empty: bool = False) -> None:
@@ -164,6 +164,6 @@ def _whole_file(path: Path) -> Utterance:
     return Utterance(id=str(path), audio=(os.path.abspath(path),))
 
 
-def _inside(name: str) -> str:
+def inside(name: str) -> str:
     """An utterance's id as a relative path that stays inside the output folder."""
     return "/".join(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "..", ".")) or "utterance"

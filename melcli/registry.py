@@ -16,7 +16,7 @@ from typing import Any
 
 from melcli.errors import RegistryError, nearest
 
-KINDS = ("speech-input", "speech-output", "mel", "task", "model", "recipe", "corpus", "score-set", "normaliser", "protocol", "vocoder")
+KINDS = ("speech-input", "speech-output", "mel", "task", "model", "recipe", "corpus", "score-set", "normaliser", "protocol", "recogniser", "vocoder")
 FILE_KINDS = ("model", "recipe")
 PACKAGE = Path(__file__).parent
 
@@ -110,12 +110,21 @@ BUILT_IN = (
     _set("gigaspeech", "podcasts and videos"),
     _set("tedlium", "TED talks"),
     _set("voxpopuli", "the European Parliament"),
+    Entry("vocoder", "griffin-lim", "melcli.audio.griffin_lim:GriffinLim", "phases found by iteration; any mel, no weights"),
     Entry("normaliser", "plain", "melcli.scoring.normalize:plain", "lower case, no punctuation but apostrophes, single spaces"),
     Entry("normaliser", "none", "melcli.scoring.normalize:none", "the text as it is, single spaces"),
     Entry("protocol", "openasr-2026", "melcli.scoring.openasr:OPENASR", "OpenASR leaderboard of 2026, English: more rules, compounds may merge"),
     Entry("protocol", "openasr-classic", "melcli.scoring.openasr:CLASSIC", "OpenASR leaderboard up to March 2026, English: Whisper's rules"),
     Entry("protocol", "openasr-ml", "melcli.scoring.openasr:MULTILINGUAL", "OpenASR leaderboard, any language: no signs, compounds may merge"),
     Entry("protocol", "plain", "melcli.scoring.protocol:PLAIN", "normaliser plain, plain WER, no pair left out"),
+    Entry(
+        "recogniser",
+        "pocketsphinx",
+        "melcli.models.sphinx:Sphinx",
+        "offline, US English, independent of all training here; extra sphinx",
+        "BSD-2-Clause",
+    ),
+    Entry("protocol", "spoken", "melcli.scoring.tts.words:SPOKEN", "English as it is said, figures in words; how speech is compared with its text"),
     Entry("protocol", "none", "melcli.scoring.protocol:NONE", "normaliser none, plain WER, no pair left out"),
 )
 

@@ -151,7 +151,7 @@ def _score_model(
     report = Report(protocol, model)
     transcriber = load(model)
     made_by = {key: value.partition(": ")[0] for key, value in transcriber.decisions.items() if key in ("device", "dtype")}
-    made_by = {**transcriber.decisions, **made_by, "model": model, "weights": _weights(transcriber.folder)}
+    made_by = {**transcriber.decisions, **made_by, "model": model, "weights": model_digest(transcriber.folder)}
     made_by.pop("batch", None)  # may be made smaller to go on with; where it changes texts, `decoding` says so
     for name, one in loaded.items():
         file = folder / results.file_name(model, one.entry.label)
@@ -168,7 +168,7 @@ def _score_model(
     return report
 
 
-def _weights(folder: Path) -> str:
+def model_digest(folder: Path) -> str:
     """A digest of a model's weights, so that results of one training do not go on with those of another."""
     state = hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):

@@ -85,11 +85,12 @@ def _row(utterance: Utterance, transcript: Transcript) -> ResultRow:
     return ResultRow(
         audio_filepath=transcript.name,
         duration=round(transcript.duration, 3),
-        time=round(transcript.seconds, 4),
+        time=None if transcript.seconds is None else round(transcript.seconds, 4),
         text=utterance.text or "",
         pred_text=transcript.text,
         speaker=utterance.speaker,
         parent_id=utterance.extra.get("parent_id"),
         chunk_index=utterance.extra.get("chunk_index"),
         finish_reason=results.finish_reason([segment.finish_reason for segment in transcript.segments]),
+        speech=transcript.speech,
     )

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
+from melcli import registry
 from melcli.audio.segment import chunks, is_silent
 from melcli.data.load import load_utterance
 from melcli.errors import AudioError, UsageError
@@ -82,7 +83,7 @@ class Transcriber:
         warm_up: int = 0,
         offline: bool = False,
     ) -> Transcriber:
-        """A model by name, folder or hub id: a SpeechLM, or any speech model of transformers that `melcli.models.peers` knows.
+        """A model by name, folder or hub id: a SpeechLM, any speech model of transformers that `melcli.models.peers` knows, a registered recogniser.
 
         beam: hypotheses followed at once, 1 is greedy; None leaves it to the generation config of a SpeechLM, and is greedy for others.
         ctc_weight: the CTC head's share in the scores of a beam search; None is that of `Beam`. warm_up: batches that are decoded once more, before
@@ -94,8 +95,8 @@ class Transcriber:
         kind, why_dtype = pick_dtype(dtype, where)
         if where == "cpu":
             keep_freed_memory()
-        folder, chosen = cls._find(model, offline)
         rows = None if batch_size == "auto" else batch_size
+        folder, chosen = cls._find(model, offline)
         recogniser, decisions = chosen.load(str(folder), dtype=kind, device=where, rows=rows, beam=beam, ctc_weight=ctc_weight)
         decisions["model"] = f"{model}: {decisions['model']}"
         hardware = {"device": f"{where}: {why_device}", "dtype": f"{str(kind).removeprefix('torch.')}: {why_dtype}"}
@@ -107,7 +108,11 @@ class Transcriber:
         cls._find(model, offline)
 
     @staticmethod
-    def _find(model: str, offline: bool) -> tuple[Path, type[SpeechLMRecogniser] | type[Peer]]:
+    def _find(model: str, offline: bool) -> tuple[Path, type[Any]]:
+        """The folder of a model and the class that loads it: one registered as a recogniser, or what its config says."""
+        if model in registry.names("recogniser") and not Path(model).is_dir():
+            known = registry.get("recogniser", model).load()
+            return known.folder(), known
         folder = checkpoint.resolve(model, offline=offline)
         kind = checkpoint.read_config(folder).get("model_type")
         if kind == "speech_lm":

@@ -9,11 +9,11 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from melcli.errors import UsageError, nearest
 from melcli.files import write_text
@@ -32,7 +32,9 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was heard in one input. duration: seconds of audio; seconds: of computing; error: why there is no text, in one line."""
+    """What was heard in one input. duration: seconds of audio; seconds: of computing, None where nobody measured it; error: why there is no text, in
+    one line; speech: what was measured of synthetic speech.
+    """
 
     name: str
     audio: str
@@ -40,7 +42,8 @@ class Transcript:
     text: str
     segments: list[Segment] = field(default_factory=list)
     error: str | None = None
-    seconds: float = 0.0
+    seconds: float | None = 0.0
+    speech: Mapping[str, Any] | None = None
 
 
 def as_dict(transcript: Transcript, shown: str) -> dict[str, object]:

@@ -9,7 +9,7 @@ import melcli
 
 PACKAGE = Path(melcli.__file__).parent
 LAYERS = (
-    {"__init__", "errors", "files", "torchaudio_guard", "registry", "config", "recipe", "console", "sweep"},
+    {"__init__", "errors", "files", "torchaudio_guard", "registry", "hub", "config", "recipe", "console", "sweep"},
     {"audio"},
     {"data"},
     {"models", "scoring"},
@@ -29,11 +29,18 @@ LAYERS = (
         "score_run",
         "score_explain",
         "score_skip",
+        "score_tts",
+        "score_tts_voices",
         "sweep_run",
         "sweep_table",
         "sweep_plot",
+        "synthesize",
+        "synthesize_check",
+        "synthesize_plot",
+        "synthesize_rows",
+        "voice_prompt",
     },
-    {"cli", "cli_names"},
+    {"cli", "cli_names", "cli_options", "cli_score", "cli_score_tts", "cli_synthesize", "cli_train"},
     {"__main__"},
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -135,6 +135,8 @@ def read_folder(folder: Path) -> list[Utterance]:
         utterances = read_libritts(folder, files)
     else:
         utterances = read_plain(folder, files)
+    if not utterances and "features.json" in files:
+        raise ManifestError(f"{folder}: holds features, and audio is read here: give the source they were made of")
     if not utterances:
         raise ManifestError(f"{folder}: no audio in this folder (looked for {', '.join(AUDIO_SUFFIXES[:8])} and more)")
     return utterances

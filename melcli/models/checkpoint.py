@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig
 
+from melcli import hub
 from melcli.audio.mel_spec import MelSpec
 from melcli.errors import CheckpointError
 from melcli.models import lora
@@ -41,25 +42,9 @@ def resolve(name: str, *, offline: bool = False, flag: str = "--model") -> Path:
         return inner if (inner / "config.json").exists() and not (folder / "config.json").exists() else folder
     if name in registry.names("model"):
         return Path(registry.get("model", name).load())
-    if name.partition("@")[0].count("/") == 1 and not name.startswith((".", "/")):
-        return _from_hub(name, offline, flag)
+    if hub.is_repository(name):
+        return hub.snapshot(name, HUB_FILES, HUB_COPIES, offline=offline, flag=flag)
     raise CheckpointError(f"{flag} {name}: no such folder or registered model; valid names: {', '.join(registry.names('model'))}")
-
-
-def _from_hub(name: str, offline: bool, flag: str) -> Path:
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    repo, _, revision = name.partition("@")
-    offline = offline or constants.HF_HUB_OFFLINE
-    chosen = {"allow_patterns": HUB_FILES, "ignore_patterns": HUB_COPIES}
-    try:
-        return Path(snapshot_download(repo, revision=revision or None, local_files_only=offline, **chosen))
-    except GatedRepoError:
-        raise CheckpointError(f"{flag} {name}: gated: accept its terms on its page on the hub, then log in with `hf auth login`") from None
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        why = "not on this machine, and offline nothing is downloaded" if offline else f"not to be had from the hub ({str(error).splitlines()[0]})"
-        raise CheckpointError(f"{flag} {name}: not a folder, and {why}") from None
 
 
 def save(

@@ -19,7 +19,7 @@ from melcli.data.features import FeatureSource, Joined, ShardFeatures, TextFeatu
 from melcli.data.manifest import fingerprint, read_source
 from melcli.data.mixing import repeats as mixed
 from melcli.data.remote import RemoteFolder, is_remote
-from melcli.data.shards import FeatureShards
+from melcli.data.shards import SUMMARY, FeatureShards
 from melcli.data.utterance import Utterance
 from melcli.errors import AudioError, ConfigError, nearest
 from melcli.models.causal_lm import add_tokens
@@ -30,7 +30,7 @@ from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_input import build_speech_input, settle_speech_input, speech_input_class
 from melcli.models.start import Started, from_nothing, identify, start, tokens_of
 from melcli.models.tokenizer import train_tokenizer
-from melcli.recipe import DataSection, ModelSection, Recipe, Source
+from melcli.recipe import DataSection, ModelSection, Recipe
 from melcli.scoring import normalize
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -59,7 +59,7 @@ def _shards(source: str, spec: MelSpec, data: DataSection) -> FeatureShards | No
     if is_remote(source):
         return FeatureShards.open(RemoteFolder(source, Path(data.cache.folder), data.cache.gigabytes), spec)
     folder = Path(source)
-    return FeatureShards.open(folder, spec) if (folder / "features.json").exists() else None
+    return FeatureShards.open(folder, spec) if (folder / SUMMARY).exists() else None
 
 
 def _keep(utterance: Utterance, data: DataSection, text: str, speech: bool) -> str | None:
@@ -152,18 +152,17 @@ def with_text(utterance: Utterance, text: str) -> Utterance:
 def evaluation_sets(data: DataSection, limit: int, offline: bool = False) -> dict[str, list[Utterance]]:
     """Evaluation utterances by source, spread evenly over each source where there are more than `limit`."""
     sets: dict[str, list[Utterance]] = {}
+    root = Path(data.root)
     for entry in data.eval:
-        utterances = [u for u in _utterances(entry, data, offline) if u.text and (u.duration or 0) <= data.max_seconds]
+        source = locate(entry.source, root)
+        if is_remote(source) or Path(source, SUMMARY).exists():
+            raise ConfigError(f"data.eval: {entry.source} holds features, and evaluation reads audio: give the source they were made of")
+        utterances = [u for u in read_source(source, root=root, offline=offline) if u.text and (u.duration or 0) <= data.max_seconds]
         if not utterances:
             raise ConfigError(f"data.eval: {entry.source} holds no utterance with text within data.max_seconds")
         step = max(1, len(utterances) // limit)
         sets[entry.source] = utterances[::step][:limit]
     return sets
-
-
-def _utterances(entry: Source, data: DataSection, offline: bool) -> Sequence[Utterance]:
-    root = Path(data.root)
-    return read_source(locate(entry.source, root), root=root, offline=offline)
 
 
 def build_tokenizer(model: ModelSection, texts: Sequence[str]) -> Any:

@@ -342,6 +342,18 @@ TESTED = {
         "--report",
         "--worst",
         "--skip-layers",
+        *(
+            "--task",
+            "--spoken",
+            "--recogniser",
+            "--similarity",
+            "--mos",
+            "--prompts",
+            "--reference",
+            "--vocoder",
+            "--temperature",
+            "--seed",
+        ),  # test_score_tts.py
         "--root",
         "--beam",
         "--ctc-weight",

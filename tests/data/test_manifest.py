@@ -96,12 +96,15 @@ def test_unusable_sources(tmp_path: Path) -> None:
     (tmp_path / "broken.jsonl.gz").write_bytes(b"not gzip")
     (tmp_path / "notes.pdf").write_text("x")
     (tmp_path / "docs").mkdir()
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards/features.json").write_text("{}")
     for source, says in {
         "empty.jsonl": "an empty manifest",
         "latin.jsonl": "not UTF-8",
         "broken.jsonl.gz": "cannot be read",
         "notes.pdf": "neither a manifest",
         "docs": "no audio in this folder",
+        "shards": "holds features, and audio is read here",
         "nowhere.jsonl": "no such file",
         "nowhere/": "no such file",
     }.items():

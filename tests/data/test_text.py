@@ -34,6 +34,40 @@ from melcli.errors import ManifestError
         ("‘Tis Tom’s well-known café—_really_…", "'tis tom's well known cafe really"),
         ("'My dear fellow,' said he, 'what am I?'", "my dear fellow said he what am i"),
         ("", ""),
+        ("NASA's HTTP API v2.0", "nasa's h t t p a p i v two point zero"),
+        (
+            "mail bob.j@example.co.uk, see https://www.bbc.co.uk/a-b/?page=2#top.",
+            "mail bob dot j at example dot co dot u k see w w w dot b b c dot co dot u k slash a dash b",
+        ),
+        ("report.pdf and hello.world", "report dot p d f and hello world"),
+        (
+            "call 555-1234 or +1 (800) 555-0199, pages 100-1500",
+            "call five five five one two three four or one eight zero zero five five five zero one nine nine pages one hundred to fifteen hundred",
+        ),
+        (
+            "2024-03-15, 03/15/2024, 25/12/1999",
+            "march fifteenth twenty twenty four march fifteenth twenty twenty four december twenty fifth nineteen ninety nine",
+        ),
+        ("May 2, 1905; 12 March 2020; Jan. 5; Oct 3", "may second nineteen oh five the twelfth of march twenty twenty january fifth october third"),
+        ("3:30pm, 17:30, a 3:1 ratio", "three thirty p m seventeen thirty a three to one ratio"),
+        ("1/2, 3/4, 2 1/2 and 2½ cups, 24/7", "one half three quarters two and a half and two and a half cups twenty four seven"),
+        ("-5°C, 72°F, a 45° angle", "minus five degrees celsius seventy two degrees fahrenheit a forty five degrees angle"),
+        ("1 km, 2 km/h, 5 m, $5m, 16 GB", "one kilometer two kilometers per hour five meters five million dollars sixteen gigabytes"),
+        (
+            "$1.01, $5-10, £1,250.99, 50¢",
+            "one dollar and one cent five to ten dollars one thousand two hundred fifty pounds and ninety nine pence fifty cents",
+        ),
+        (
+            "chapter IV, the part I mean, Part I. Henry VIII, Rocky III, World War II",
+            "chapter four the part i mean part one henry the eighth rocky three world war two",
+        ),
+        ("MP3, COVID-19, a 3-year-old, 1.2.3, .5", "m p three covid nineteen a three year old one point two point three point five"),
+        ("In St. Louis, on Main St. and 5th Ave., Mount St. Helens", "in saint louis on main street and fifth avenue mount saint helens"),
+        ("see fig. 3, pp. 4-5; he ate the fig.", "see figure three pages four to five he ate the fig"),
+        ("IT IS ON TV IN THE US", "it is on t v in the us"),
+        ("E=mc², 2^3, 5x3, w/o", "e equals mc squared two to the power of three five times three without"),
+        ("seven – or 7 - feet: 7'3\"", "seven or seven feet seven foot three"),
+        ("The ﬁrst 5℃", "the first five degrees celsius"),
     ],
 )
 def test_written_english_is_spoken_in_words(written: str, words: str) -> None:

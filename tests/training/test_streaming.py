@@ -101,3 +101,12 @@ def test_mixture_reaches_the_plan(batches):
     assert float(heard.sum()) == pytest.approx(float(frames.sum()))
     with pytest.raises(ConfigError, match="has both"):
         batches("shards", "data.train=[{source: shards, weight: 3, repeat: 2}]")
+
+
+@pytest.mark.parametrize("source", ["shards", ADDRESS])
+def test_evaluation_does_not_take_features(folder, tmp_path, source):
+    path = tmp_path / "tones.yaml"
+    path.write_text(RECIPE.format(root=folder))
+    recipe = recipes.load(str(path), [f"data.eval=[{{source: '{source}'}}]", "data.workers=0"])
+    with pytest.raises(ConfigError, match=rf"data\.eval: {source} holds features, and evaluation reads audio"):
+        train(recipe, tmp_path / "run", dry_run=True)

@@ -1,0 +1,112 @@
+"""Folders and hub repositories with a vocoder's weights: which family they are of, their settings and their tensors.
+
+Several published vocoders exist as pickles alone. These are read by torch's restricted unpickler (`weights_only=True`), which makes tensors and
+plain containers and refuses all else, so nothing in a file is ever run; where a folder has safetensors, those are taken.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from melcli import hub
+from melcli.errors import CheckpointError
+
+SAFE = "model.safetensors"
+FILES = ["config.json", "config.yaml", "preprocessor_config.json", SAFE, "pytorch_model.bin", "bigvgan_generator.pt"]
+FAMILIES = {"hifigan": "speecht5-hifigan", "univnet": "univnet", "tiny_vocos": "tiny-vocoder"}  # by model_type of config.json
+
+
+def is_source(name: str) -> bool:
+    """Whether a name is a folder, or can be a repository on the hub."""
+    return Path(name).is_dir() or hub.is_repository(name)
+
+
+def folder_of(source: str, offline: bool) -> Path:
+    """The folder of a vocoder given as folder (of a run: its `model/`) or hub id. Raises CheckpointError."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return hub.snapshot(source, FILES, (), offline=offline, flag="--vocoder")
+    inner = folder / "model"
+    return inner if (inner / "config.json").exists() and not (folder / "config.json").exists() else folder
+
+
+def family_of(source: str, offline: bool) -> str:
+    """The registered name of the family that a folder's settings are of. Raises CheckpointError."""
+    folder = folder_of(source, offline)
+    if (folder / "config.yaml").exists():
+        return "vocos"
+    fields = settings(folder)
+    if fields.get("model_type") in FAMILIES:
+        return FAMILIES[fields["model_type"]]
+    if "snake_logscale" in fields:
+        return "bigvgan"
+    raise CheckpointError(
+        f"--vocoder {source}: its config.json (model_type {fields.get('model_type')!r}) is of no vocoder known here; known are "
+        f"{', '.join(FAMILIES)}, BigVGAN's, and Vocos' config.yaml"
+    )
+
+
+def settings(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """A settings file, JSON or YAML, as a mapping. Raises CheckpointError."""
+    path = folder / name
+    try:
+        text = path.read_text(encoding="utf-8")
+        fields = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: no {name}, so this is not a vocoder's folder") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{path}: holds no mapping")
+    return fields
+
+
+def tensors(folder: Path, pickled: str, inside: str | None = None) -> dict[str, Tensor]:
+    """The tensors of model.safetensors, or else of the pickle of that name. inside: key under which a pickle has them. Raises CheckpointError."""
+    if (folder / SAFE).exists():
+        try:
+            with safe_open(folder / SAFE, "pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{folder / SAFE}: not a whole safetensors file ({error})") from None
+    return _unpickled(folder, pickled, inside)
+
+
+def _unpickled(folder: Path, name: str, inside: str | None) -> dict[str, Tensor]:
+    import torch
+
+    path = folder / name
+    if not path.exists():
+        raise CheckpointError(f"{folder}: neither {SAFE} nor {name} is there")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(f"{path}: holds more than tensors, which is never opened: convert it to safetensors") from None
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
+    state = state.get(inside) if inside is not None and isinstance(state, dict) and inside in state else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path}: holds no tensors by name")
+    return state
+
+
+def fill(model: nn.Module, found: dict[str, Tensor], folder: Path) -> None:
+    """Puts tensors into a model. Raises CheckpointError for missing, unexpected and misshapen ones: nothing stays random."""
+    wanted = model.state_dict()
+    problems = {
+        "misses": sorted(set(wanted) - set(found)),
+        "holds unexpected": sorted(set(found) - set(wanted)),
+        "has the wrong shape for": [name for name in wanted if name in found and wanted[name].shape != found[name].shape],
+    }
+    for problem, names in problems.items():
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise CheckpointError(f"{folder}: the checkpoint {problem} {', '.join(names[:3])}{more}")
+    model.load_state_dict(found)
