@@ -17,7 +17,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from melcli.errors import CheckpointError, ConfigError
+from melcli.errors import CheckpointError, ConfigError, first_line
 from melcli.models import checkpoint
 from melcli.models.coverage import Coverage, Patterns, sizes, some
 
@@ -50,7 +50,7 @@ def read_tokenizer(folder: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
     except Exception as error:  # whatever transformers makes of broken files
-        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({_first_line(error)})") from None
+        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({first_line(error)})") from None
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # so transformers makes up for missing files
         raise CheckpointError(f"{folder}: the files of its tokenizer are missing")
     return tokenizer
@@ -63,7 +63,7 @@ def read_llm(folder: Path, fresh: Patterns, drop: Patterns) -> tuple[PreTrainedM
     try:
         llm, info = AutoModelForCausalLM.from_pretrained(folder, **options, output_loading_info=True, **LOCAL)
     except Exception as error:  # whatever transformers makes of a broken checkpoint
-        raise CheckpointError(f"{folder}: cannot be loaded: {_first_line(error)}") from None
+        raise CheckpointError(f"{folder}: cannot be loaded: {first_line(error)}") from None
     mismatched = {f"llm.{key[0]}" for key in info.get("mismatched_keys") or ()}
     missing = {f"llm.{name}" for name in info["missing_keys"]} | mismatched
     if lost := sorted(name for name in missing if not fresh(name)):
@@ -117,7 +117,7 @@ def fit_vocabulary(llm: PreTrainedModel, tokenizer: Any, added: Sequence[str]) -
         try:
             llm.resize_token_embeddings(vocabulary_rows(tokenizer), mean_resizing=False)
         except Exception as error:
-            raise ConfigError(f"the embeddings of {llm.config.model_type} cannot be made larger ({_first_line(error)})") from None
+            raise ConfigError(f"the embeddings of {llm.config.model_type} cannot be made larger ({first_line(error)})") from None
     tables = [llm.get_input_embeddings().weight]
     head = llm.get_output_embeddings()
     if head is not None and head.weight.data_ptr() != tables[0].data_ptr():
@@ -131,7 +131,3 @@ def fit_vocabulary(llm: PreTrainedModel, tokenizer: Any, added: Sequence[str]) -
 
 def _mean(table: Tensor, rows: list[int]) -> Tensor:
     return table[rows].float().mean(0).to(table.dtype)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig
 
 from melcli.audio.mel_spec import MelSpec
-from melcli.errors import CheckpointError
+from melcli.errors import CheckpointError, first_line
 from melcli.models import lora
 from melcli.models.config import SpeechLMConfig
 from melcli.models.processor import SpeechLMProcessor
@@ -58,7 +59,7 @@ def _from_hub(name: str, offline: bool, flag: str) -> Path:
     except GatedRepoError:
         raise CheckpointError(f"{flag} {name}: gated: accept its terms on its page on the hub, then log in with `hf auth login`") from None
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        why = "not on this machine, and offline nothing is downloaded" if offline else f"not to be had from the hub ({str(error).splitlines()[0]})"
+        why = "not on this machine, and offline nothing is downloaded" if offline else f"not to be had from the hub ({first_line(error)})"
         raise CheckpointError(f"{flag} {name}: not a folder, and {why}") from None
 
 
@@ -114,13 +115,9 @@ def load_config(folder: Path) -> SpeechLMConfig:
         config = SpeechLMConfig.from_dict(fields)
         spec = config.mel_spec
     except Exception as error:
-        raise CheckpointError(f"{path}: {_first_line(error)}") from None
+        raise CheckpointError(f"{path}: {first_line(error)}") from None
     _compare_processor(folder, spec)
     return config
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _compare_processor(folder: Path, spec: MelSpec) -> None:
@@ -131,7 +128,7 @@ def _compare_processor(folder: Path, spec: MelSpec) -> None:
     except FileNotFoundError:
         return
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({_first_line(error)})") from None
+        raise CheckpointError(f"{path}: cannot be read ({first_line(error)})") from None
     if difference := spec.difference(theirs):
         raise CheckpointError(f"{folder}: config.json and processor_config.json disagree on the mel specification: {difference}")
 
@@ -155,7 +152,7 @@ def load(
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:
-        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({str(error).splitlines()[0]})") from None
+        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({first_line(error)})") from None
     if len(tokenizer) > config.vocab_size:
         raise CheckpointError(f"{folder}: the tokenizer has {len(tokenizer)} entries, the model's vocabulary {config.vocab_size}")
     return model.eval(), SpeechLMProcessor.of(config, tokenizer, model.speech_input)
@@ -169,7 +166,7 @@ def _generation_config(folder: Path) -> GenerationConfig | None:
         if not isinstance(config.num_beams or 1, int) or (config.num_beams or 1) < 1:
             raise ValueError(f"num_beams is {config.num_beams!r}")
     except Exception as error:
-        raise CheckpointError(f"{folder / 'generation_config.json'}: cannot be used ({_first_line(error)})") from None
+        raise CheckpointError(f"{folder / 'generation_config.json'}: cannot be used ({first_line(error)})") from None
     return config
 
 
@@ -209,6 +206,12 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error}); pickles are never opened") from None
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The first tensor that holds a number which is none, or is infinite; found by its sum, which is too, and costs no memory."""
+    floating = ((name, tensor) for name, tensor in tensors.items() if tensor.is_floating_point())
+    return next((name for name, tensor in floating if not tensor.sum(dtype=torch.float32).isfinite()), None)
+
+
 def cast(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """A weight in another number format; statistics of the features keep their precision."""
     statistics = name.startswith("speech_input.") and ".normalise." in name
@@ -221,8 +224,8 @@ def build(config: SpeechLMConfig, tensors: dict[str, Tensor], folder: Path, dtyp
     try:
         with init_empty_weights():  # of the parameters; buffers that no checkpoint holds, such as rotary frequencies, are computed
             model = SpeechLM(config)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{folder}: its config.json describes no possible model: {_first_line(error)}") from None
+    except Exception as error:  # transformers checks each field in its own way
+        raise CheckpointError(f"{folder}: its config.json describes no possible model: {first_line(error)}") from None
     assign(model, tensors, folder, dtype, device)
     return model
 
@@ -240,6 +243,8 @@ def assign(model: SpeechLM, tensors: dict[str, Tensor], folder: Path, dtype: tor
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise CheckpointError(f"{folder}: the checkpoint {problem} {', '.join(names[:3])}{more}")
+    if broken := not_finite(tensors):
+        raise CheckpointError(f"{folder}: {broken} holds numbers that are not finite")
     ready = {name: cast(name, tensor, dtype).to(device) for name, tensor in tensors.items()}
     model.load_state_dict(ready, strict=False, assign=True)
     model.tie_weights()

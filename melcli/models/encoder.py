@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, PretrainedConfig
 
 from melcli.audio.mel_spec import PRESETS, MelSpec
-from melcli.errors import CheckpointError, ConfigError, nearest
+from melcli.errors import CheckpointError, ConfigError, first_line, nearest
 from melcli.models.encoder_families import FAMILIES, family_of, known_fields
 from melcli.models.speech_input import SpeechInput, respace
 from melcli.models.subsampling import Subsampling, every, least
@@ -57,8 +57,8 @@ class Encoder(SpeechInput):
         self.stride = self.rule.stride
         try:
             self.encoder = self.family.random()
-        except (ValueError, TypeError, RuntimeError, AttributeError, ZeroDivisionError) as error:
-            raise ConfigError(f"model.speech_input.config describes no possible encoder: {(str(error).splitlines() or ['?'])[0][:200]}") from None
+        except Exception as error:  # transformers checks each field in its own way
+            raise ConfigError(f"model.speech_input.config describes no possible encoder: {first_line(error)}") from None
         self.up_proj = nn.Linear(stack * self.family.width, hidden or width)
         self.down_proj = nn.Linear(hidden or width, width)
         for layer in (self.up_proj, self.down_proj):
@@ -92,7 +92,7 @@ class Encoder(SpeechInput):
         try:
             encoder, missing = self.family.pretrained(str(folder))
         except Exception as error:
-            raise ConfigError(f"model.speech_input.model: the weights of {options['model']} cannot be loaded ({_line(error)})") from None
+            raise ConfigError(f"model.speech_input.model: the weights of {options['model']} cannot be loaded ({first_line(error)})") from None
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise ConfigError(f"model.speech_input.model: {options['model']} holds no whole encoder: {', '.join(missing[:3])}{more} missing")
@@ -140,7 +140,7 @@ def _fields(folder: Path, name: str) -> dict[str, Any]:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:
-        raise ConfigError(f"model.speech_input.model: the config.json of {name} cannot be used ({_line(error)})") from None
+        raise ConfigError(f"model.speech_input.model: the config.json of {name} cannot be used ({first_line(error)})") from None
     if config.model_type not in FAMILIES and isinstance(getattr(config, "encoder_config", None), PretrainedConfig):
         config = config.encoder_config
     if config.model_type not in FAMILIES:
@@ -156,7 +156,7 @@ def _extractor(folder: Path, fields: dict[str, Any], name: str) -> dict[str, Any
     try:
         said = json.loads(path.read_text()) if path.exists() else {}
     except (OSError, ValueError) as error:
-        raise ConfigError(f"model.speech_input.model: {path} cannot be read ({_line(error)})") from None
+        raise ConfigError(f"model.speech_input.model: {path} cannot be read ({first_line(error)})") from None
     cls = FAMILIES[fields["model_type"]]
     found = {key: said[key] for key in cls.extractor if key in said}
     if "mel" in cls.extractor:
@@ -165,7 +165,3 @@ def _extractor(folder: Path, fields: dict[str, Any], name: str) -> dict[str, Any
             raise ConfigError(f"model.speech_input.model: {name} reads {bins} mel bins, and there is no preset whisper-{bins}")
         found["mel"] = f"whisper-{bins}"
     return found
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerFast
 
 from melcli.audio.mel_spec import preset
-from melcli.errors import CheckpointError
+from melcli.errors import CheckpointError, first_line
 from melcli.models import checkpoint, lora
 from melcli.models.causal_lm import check_vocabulary
 from melcli.models.config import SPEECH_TOKEN, SpeechLMConfig
@@ -272,7 +272,7 @@ def _text_config(folder: Path, fields: Mapping[str, Any], **ids: Any) -> Pretrai
     try:
         return AutoConfig.for_model("phi3", rope_parameters=rope, **chosen, **ids)
     except Exception as error:  # transformers checks each field in its own way
-        raise CheckpointError(f"{folder / 'config.json'}: {(str(error).splitlines() or ['?'])[0][:200]}") from None
+        raise CheckpointError(f"{folder / 'config.json'}: {first_line(error)}") from None
 
 
 FRONT = {  # an option of ours: where it stands in audio_processor.config of the remote code, and in audio_config of the native class
@@ -320,7 +320,7 @@ def _tokenizer(folder: Path) -> Any:
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:
-        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({(str(error).splitlines() or ['?'])[0]})") from None
+        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({first_line(error)})") from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = STOPS[-1]
     return tokenizer

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from melcli.audio.mel_spec import preset
-from melcli.errors import CheckpointError, ConfigError
+from melcli.errors import CheckpointError, ConfigError, MelcliError, first_line
 from melcli.models import causal_lm, chat, checkpoint, lora
 from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN, SpeechLMConfig
 from melcli.models.coverage import Coverage, Patterns, sizes, some
+from melcli.models.packable import check_packable
 from melcli.models.phi4mm import read_phi4mm
 from melcli.models.speech_input import build_speech_input
 from melcli.models.speech_lm import SpeechLM
@@ -74,10 +75,8 @@ def from_nothing(recipe: Recipe, tokenizer: Any, alphabet: str | None) -> Starte
     text_config.bos_token_id = None
     speech = tokenizer.convert_tokens_to_ids(SPEECH_TOKEN)
     config = speech_config(recipe, text_config, tokenizer.pad_token_id, prompt, stops, alphabet, speech_token_id=speech)
-    try:
-        model = SpeechLM(config)
-    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise ConfigError(f"model.backbone describes no possible model: {(str(error).splitlines() or ['?'])[0][:200]}") from None
+    model = _build(config, "model.backbone")
+    check_packable(model, "model.backbone")
     tensors = _wanted(model)
     started = Started(model, tokenizer, Coverage(fresh=sizes(tensors, tensors)))
     if recipe.tune.llm == "lora":
@@ -95,6 +94,9 @@ def start(origin: Origin, recipe: Recipe, alphabet: str | None) -> Started:
         raise ConfigError(f"model.tokenizer.from: a model begun from {origin.name} keeps its tokenizer; leave it out")
     begin = {"speech_lm": _from_ours, "causal-lm": _from_llm}.get(origin.kind, _from_phi)
     started = begin(origin, recipe, alphabet, fresh, drop)
+    if broken := checkpoint.not_finite(started.model.state_dict()):
+        raise CheckpointError(f"model.init {origin.name}: {broken} holds numbers that are not finite")
+    check_packable(started.model, f"model.init {origin.name}")
     config = started.model.config
     if recipe.tune.llm == "lora" and config.lora is None:
         _add_lora(started, recipe)
@@ -133,8 +135,8 @@ def _text_config(section: ModelSection, vocabulary: int) -> PretrainedConfig:
     kind = fields.pop("model_type", None)
     try:
         return AutoConfig.for_model(kind, **{"vocab_size": vocabulary, "tie_word_embeddings": True, **fields})
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"model.backbone: {str(error).splitlines()[0][:200]}") from None
+    except Exception as error:  # transformers checks each field in its own way
+        raise ConfigError(f"model.backbone: {first_line(error)}") from None
 
 
 # --- the kinds -----------------------------------------------------------------------------------------------------------------------------
@@ -231,11 +233,18 @@ def _prompt(section: ModelSection, tokenizer: Any, name: str, otherwise: str, ta
 
 def _empty(config: SpeechLMConfig) -> SpeechLM:
     """The model with no memory behind its parameters; buffers that no checkpoint holds are computed."""
+    with init_empty_weights():
+        return _build(config, "the recipe")
+
+
+def _build(config: SpeechLMConfig, what: str) -> SpeechLM:
+    """A model; ConfigError where `what` describes none."""
     try:
-        with init_empty_weights():
-            return SpeechLM(config)
-    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise ConfigError(f"the recipe describes no possible model: {(str(error).splitlines() or ['?'])[0][:200]}") from None
+        return SpeechLM(config)
+    except MelcliError:
+        raise
+    except Exception as error:  # transformers checks each field in its own way
+        raise ConfigError(f"{what} describes no possible model: {first_line(error)}") from None
 
 
 def _wanted(model: SpeechLM) -> dict[str, Tensor]:
