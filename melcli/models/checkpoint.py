@@ -96,7 +96,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text())
     except FileNotFoundError:
-        raise CheckpointError(f"{folder}: no config.json, so this is not a checkpoint") from None
+        alone = "; an adapter alone (adapter_config.json) is merged into its model first" if (folder / "adapter_config.json").exists() else ""
+        raise CheckpointError(f"{folder}: no config.json, so this is not a checkpoint{alone}") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from None
     if not isinstance(fields, dict):
@@ -153,9 +154,22 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:
         raise CheckpointError(f"{folder}: the tokenizer cannot be read ({first_line(error)})") from None
-    if len(tokenizer) > config.vocab_size:
-        raise CheckpointError(f"{folder}: the tokenizer has {len(tokenizer)} entries, the model's vocabulary {config.vocab_size}")
+    check_pair(folder, config, tokenizer)
     return model.eval(), SpeechLMProcessor.of(config, tokenizer, model.speech_input)
+
+
+def check_pair(folder: Path, config: SpeechLMConfig, tokenizer: Any) -> None:
+    """Raises CheckpointError where a tokenizer is not the one that a model was trained with, as far as its size and special tokens tell."""
+    ids = set(tokenizer.get_vocab().values())
+    if max(ids) >= config.vocab_size:
+        rows = config.vocab_size
+        raise CheckpointError(f"{folder}: its tokenizer has {max(ids) + 1} entries and its embedding table {rows} rows: not a pair")
+    special = {config.speech_token_id: "speech_token_id", **dict.fromkeys(config.stop_token_ids, "stop_token_ids")}
+    for one, name in special.items():
+        if one not in ids:
+            raise CheckpointError(f"{folder}: its tokenizer has no token {one}, which is among {name} in config.json: not a pair")
+    if tokenizer.pad_token_id != config.pad_token_id:
+        raise CheckpointError(f"{folder}: its tokenizer pads with {tokenizer.pad_token_id}, and config.json with {config.pad_token_id}: not a pair")
 
 
 def _generation_config(folder: Path) -> GenerationConfig | None:

@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from transformers import AutoConfig, PretrainedConfig
 
 from melcli.audio.mel_spec import PRESETS, MelSpec
-from melcli.errors import CheckpointError, ConfigError, first_line, nearest
-from melcli.models.encoder_families import FAMILIES, family_of, known_fields
+from melcli.errors import CheckpointError, ConfigError, first_line
+from melcli.models.encoder_families import FAMILIES, family_of
 from melcli.models.speech_input import SpeechInput, respace
 from melcli.models.subsampling import Subsampling, every, least
+from melcli.models.written_config import check_fields
 
 NOT_KEPT = ("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "_name_or_path")
 
@@ -45,8 +46,6 @@ class Encoder(SpeechInput):
         extractor: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(stack, int) or stack < 1:
-            raise ConfigError(f"model.speech_input.stack: {stack!r} is not a number of vectors of at least 1")
         if config is None:
             found = self.settle({"model": model, "extractor": extractor})
             config, extractor = found["config"], found["extractor"]
@@ -76,10 +75,7 @@ class Encoder(SpeechInput):
         if config is not None:
             kind = config.get("model_type") if isinstance(config, dict) else None
             family_of({"model_type": kind}, {})
-            known = known_fields(kind)
-            for field in set(config) - {"model_type"}:
-                if field not in known:
-                    raise ConfigError(f"model.speech_input.config.{field} is unknown for {kind}.{nearest(field, known)}")
+            check_fields(config, "model.speech_input.config")
             return rest
         folder = encoder_folder(name, offline)
         fields = _fields(folder, name)

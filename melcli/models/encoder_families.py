@@ -294,12 +294,6 @@ def family_of(fields: dict[str, Any], extractor: dict[str, Any]) -> Family:
         raise ConfigError(f"model.speech_input.config: {first_line(error)}") from None
 
 
-def known_fields(kind: str) -> set[str]:
-    """The fields that a configuration of this model type has."""
-    config = AutoConfig.for_model(kind)
-    return set(config.to_dict()) | set(config.attribute_map)
-
-
 def _dtype(encoder: nn.Module) -> torch.dtype:
     return encoder.dtype if isinstance(encoder, PreTrainedModel) else next(encoder.parameters()).dtype
 

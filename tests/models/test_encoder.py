@@ -210,7 +210,7 @@ def test_encoders_that_cannot_be_are_named(tmp_path):
         build(config={**WHISPER, "encoder_attention_heads": 5})
     with pytest.raises(ConfigError, match=r"extractor.normalize is unknown for hubert; valid: sampling_rate, do_normalize"):
         build(config=ENCODERS["hubert"], extractor={"normalize": True})
-    with pytest.raises(ConfigError, match="stack: 0 is not a number of vectors"):
+    with pytest.raises(ConfigError, match="stack: 0 is not a whole number of at least 1"):
         build(config=WHISPER, stack=0)
     with pytest.raises(ConfigError, match=r"reads 80 mel bins, not 128; presets with so many: phi4mm, whisper-80"):
         build(config=WHISPER).bind(preset("whisper-128"))
