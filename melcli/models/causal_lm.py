@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -75,17 +74,9 @@ def read_llm(folder: Path, fresh: Patterns, drop: Patterns) -> tuple[PreTrainedM
     tensors = {f"llm.{name}": tensor for name, tensor in llm.state_dict().items() if name not in (llm.all_tied_weights_keys or {})}
     random = [name for name in tensors if fresh(name)]
     llm.config.dtype = torch.float32
-    there = _sizes_in(folder) if left else {}
+    files = folder.glob("*.safetensors") if left else ()
+    there = {f"llm.{name}": size for path in files for name, size in checkpoint.sizes_in(path).items()}
     return llm, Coverage(sizes(tensors, set(tensors) - set(random)), {name: there.get(name, 0) for name in left}, sizes(tensors, random))
-
-
-def _sizes_in(folder: Path) -> dict[str, int]:
-    """How many numbers each tensor of a checkpoint holds, without reading them."""
-    found = {}
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, "pt") as file:
-            found |= {f"llm.{name}": torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys()}
-    return found
 
 
 def vocabulary_rows(tokenizer: Any) -> int:

@@ -220,6 +220,15 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error}); pickles are never opened") from None
 
 
+def sizes_in(path: Path) -> dict[str, int]:
+    """How many numbers each tensor of a safetensors file holds, without reading them. Raises CheckpointError."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: torch.Size(file.get_slice(key).get_shape()).numel() for key in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from None
+
+
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """The first tensor that holds a number which is none, or is infinite; found by its sum, which is too, and costs no memory."""
     floating = ((name, tensor) for name, tensor in tensors.items() if tensor.is_floating_point())

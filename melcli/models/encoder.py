@@ -82,6 +82,8 @@ class Encoder(SpeechInput):
         return {**rest, "config": fields, "extractor": {**_extractor(folder, fields, name), **(options.get("extractor") or {})}}
 
     def load_pretrained(self, options: dict[str, Any], offline: bool = False) -> None:
+        from melcli.models.checkpoint import not_finite
+
         if options.get("model") is None:
             return
         folder = encoder_folder(options["model"], offline)
@@ -92,6 +94,8 @@ class Encoder(SpeechInput):
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise ConfigError(f"model.speech_input.model: {options['model']} holds no whole encoder: {', '.join(missing[:3])}{more} missing")
+        if broken := not_finite(encoder.state_dict()):
+            raise ConfigError(f"model.speech_input.model: {broken} of {options['model']} holds numbers that are not finite")
         self.encoder = encoder
 
     def bind(self, spec: MelSpec) -> None:

@@ -292,6 +292,8 @@ def _random(model: SpeechLM, names: Iterable[str]) -> dict[str, Tensor]:
             module = build()
             if part == "ctc_head":
                 model._init_weights(module)
+            elif part == "speech_input":
+                module.bind(config.mel_spec)  # what a fusion joins its inputs with depends on it
             tensors |= {name: tensor for key, tensor in module.state_dict().items() if (name := f"{part}.{key}") in wanted}
     return tensors
 
