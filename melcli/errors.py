@@ -61,3 +61,10 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """' Did you mean X?' for the closest valid name, or an empty string."""
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, short enough for one line of ours; its kind too where the words alone say little."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])[:200]
+    return f"{type(error).__name__} {said}".strip() if isinstance(error, KeyError) or not said else said

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from melcli.errors import CheckpointError
+from melcli.errors import CheckpointError, first_line
 
 
 def is_repository(name: str) -> bool:
@@ -29,5 +29,5 @@ def snapshot(name: str, allow: Sequence[str], ignore: Sequence[str], *, offline:
     except GatedRepoError:
         raise CheckpointError(f"{flag} {name}: gated: accept its terms on its page on the hub, then log in with `hf auth login`") from None
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        why = "not on this machine, and offline nothing is downloaded" if offline else f"not to be had from the hub ({str(error).splitlines()[0]})"
+        why = "not on this machine, and offline nothing is downloaded" if offline else f"not to be had from the hub ({first_line(error)})"
         raise CheckpointError(f"{flag} {name}: not a folder, and {why}") from None

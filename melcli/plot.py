@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from melcli.data.shards import FeatureShards
-from melcli.errors import ShardError
+from melcli.errors import ShardError, first_line
 
 PICTURES = 4
 
@@ -42,5 +42,5 @@ def plot_features(folder: str | os.PathLike[str], path: str | os.PathLike[str] |
     try:
         figure.savefig(path, dpi=110)
     except (ValueError, OSError) as error:
-        raise ShardError(f"--plot {path}: cannot be drawn, {str(error).splitlines()[0]}") from None
+        raise ShardError(f"--plot {path}: cannot be drawn, {first_line(error)}") from None
     return [path]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from melcli import config, registry
 from melcli.config import Config
@@ -123,6 +123,11 @@ class ModelSection(Section):
     tokenizer: TokenizerSection = TokenizerSection()
 
 
+def _as_text(value: Any) -> Any:
+    """One layer, which YAML reads as a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class LoraSection(Section):
     """Low-rank adapters (Hu et al., 2021, arXiv 2106.09685) on linear layers of the language model."""
 
@@ -133,7 +138,9 @@ class LoraSection(Section):
         r"(q|k|v|o|qkv|gate|up|down|gate_up)_proj|query_key_value|dense(_h_to_4h|_4h_to_h)?|fc1|fc2",
         description="pattern that the last part of a module's name must match in full",
     )
-    layers: str | None = Field(None, description="layers whose adapters train, such as 0-23 or 0-3,8; the others keep theirs as they are")
+    layers: Annotated[str, BeforeValidator(_as_text)] | None = Field(
+        None, description="layers whose adapters train, such as 0-23 or 0-3,8; the others keep theirs as they are"
+    )
     merge: bool = Field(False, description="add the adapters to the weights, in float32, when training is done")
 
 

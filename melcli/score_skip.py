@@ -14,7 +14,7 @@ from melcli import console, launch
 from melcli.errors import UsageError
 from melcli.files import write_text
 from melcli.inputs import AudioInput
-from melcli.models.skip_layers import decoder_layers, parse_layers, skipping
+from melcli.models.skip_layers import blocks_of, parse_layers, skipping
 from melcli.models.speech_lm_recogniser import SpeechLMRecogniser
 from melcli.score import DEFAULT_FOLDER, Report, score
 from melcli.transcribe import Transcriber
@@ -94,7 +94,7 @@ def score_skipping(
     transcriber = load(model)
     if not isinstance(transcriber.recogniser, SpeechLMRecogniser):
         raise UsageError(f"--skip-layers is for melcli's own speech models, which {model} is not.")
-    count = len(decoder_layers(transcriber.recogniser.model))
+    count = len(blocks_of(transcriber.recogniser.model))
     layers = parse_layers(text, count)
     reports: list[Report] = []
     with tempfile.TemporaryDirectory(prefix="melcli-skip-") as scratch:

@@ -99,7 +99,10 @@ class Run:
         self.steps = t.steps or max(1, self.plan.steps(t.epochs or 1) // (world * t.accumulate))
         self.device, self.device_reason = pick_device()
         self.dtype, self.dtype_reason = pick_dtype(t.dtype, self.device)
-        self.attention_reason = "fused, with a mask that keeps the documents of a row apart"
+        fused = self.model.llm.config._attn_implementation != "eager"
+        self.attention_reason = (
+            "fused, with a mask that keeps the documents of a row apart" if fused else "this family has no fused attention that fits"
+        )
         if self.device == "cpu":
             keep_freed_memory()
             if t.row_tokens <= EAGER_ROW:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from melcli.data.utterance import Utterance
-from melcli.errors import ManifestError, nearest
+from melcli.errors import ManifestError, first_line, nearest
 
 TEXT = ("text", "sentence", "normalized_text", "transcript", "transcription", "question", "raw_text")  # the leaderboard's order, then others
 SPEAKER = ("speaker_id", "speaker", "client_id")
@@ -60,7 +60,7 @@ def _open(name: str, config: str, split: str) -> Any:
     except ManifestError:
         raise
     except Exception as error:  # the library raises many kinds, down to OSError and its own
-        raise ManifestError(f"hf:{name}: cannot be opened, {str(error).splitlines()[0] if str(error) else type(error).__name__}") from None
+        raise ManifestError(f"hf:{name}: cannot be opened, {first_line(error)}") from None
     for column, feature in opened.features.items():
         if isinstance(feature, datasets.Audio):
             opened = opened.cast_column(column, datasets.Audio(decode=False))

@@ -13,7 +13,7 @@ from typing import Any
 
 from melcli.data.hf import DURATION, ID, SPEAKER, TEXT
 from melcli.data.utterance import Utterance
-from melcli.errors import ManifestError
+from melcli.errors import ManifestError, first_line
 
 PREFIX = "parquet:"
 CHUNK_KEYS = ("parent_id", "chunk_index")  # of a long recording that was cut: which one, and which piece of it
@@ -34,11 +34,7 @@ def _open(path: str) -> Any:
     try:
         return library.ParquetFile(path)
     except (OSError, ValueError) as error:  # pyarrow's own errors are among these
-        raise ManifestError(f"{path}: not a whole parquet file ({_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ManifestError(f"{path}: not a whole parquet file ({first_line(error)})") from None
 
 
 def _audio_column(path: str) -> str:
@@ -59,7 +55,7 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     try:
         return file.read(columns=columns).to_pylist()
     except (OSError, ValueError) as error:
-        raise ManifestError(f"{path}: cannot be read ({_first_line(error)})") from None
+        raise ManifestError(f"{path}: cannot be read ({first_line(error)})") from None
 
 
 def text_column(names: Sequence[str], where: str | Path) -> str:
@@ -105,7 +101,7 @@ def _group(path: str, index: int) -> Any:
     try:
         return _open(path).read_row_group(index, columns=[_audio_column(path)]).column(0)
     except (OSError, ValueError) as error:
-        raise ManifestError(f"{path}: row group {index} cannot be read ({_first_line(error)})") from None
+        raise ManifestError(f"{path}: row group {index} cannot be read ({first_line(error)})") from None
 
 
 def load_bytes(address: str) -> bytes:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from melcli.errors import ShardError, WriteError
+from melcli.errors import ShardError, WriteError, first_line
 from melcli.files import replacing
 
 DEFAULT_CACHE = Path("~/.cache/melcli/shards")
@@ -143,9 +143,9 @@ def _download(address: str, to: Path) -> None:
         except FileNotFoundError:
             raise ShardError(f"{address}: no such file") from None
         except ImportError as error:
-            raise ShardError(f"{address}: {str(error).splitlines()[0]}; `pip install melcli[remote]` brings what addresses need") from None
+            raise ShardError(f"{address}: {first_line(error)}; `pip install melcli[remote]` brings what addresses need") from None
         except Exception as error:  # each store has kinds of its own
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             if not left or isinstance(error, ValueError):
-                raise ShardError(f"{address}: cannot be fetched ({(str(error).splitlines() or [type(error).__name__])[0]})") from None
+                raise ShardError(f"{address}: cannot be fetched ({first_line(error)})") from None

@@ -32,7 +32,7 @@ from melcli.audio.mel_spec import MelSpec
 from melcli.data.remote import RemoteFolder
 from melcli.data.rows import from_row, read_lines, to_row
 from melcli.data.utterance import Utterance
-from melcli.errors import ShardError
+from melcli.errors import ShardError, first_line
 from melcli.files import replacing, write_text
 
 FORMAT = 1
@@ -140,7 +140,7 @@ class FeatureShards:
             shards = [(folder / entry["file"], int(entry["utterances"])) for entry in summary["shards"]]
             dtype = summary["dtype"]
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-            raise ShardError(f"{path}: broken ({str(error).splitlines()[0]}); run featurize again with --overwrite") from None
+            raise ShardError(f"{path}: broken ({first_line(error)}); run featurize again with --overwrite") from None
         if spec is not None and (difference := made.difference(spec)) is not None:
             raise ShardError(f"{folder}: features of another mel than is wanted: {difference}; run featurize with the --mel that is wanted")
         if remote is not None:

@@ -64,5 +64,5 @@ class RoomyLayer(DynamicLayer):
 
 
 def roomy_cache(layers: int, reserve: int) -> Cache:
-    """A cache for a backbone of so many attention layers, all of which see everything: our masks say so, whatever window the config names."""
+    """A cache for a backbone of so many attention layers, all of which keep everything: our masks hide what lies before a layer's window."""
     return Cache(layers=[RoomyLayer(reserve) for _ in range(layers)])

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from melcli.errors import CheckpointError, ConfigError
+from melcli.errors import CheckpointError, ConfigError, first_line
 from melcli.models import checkpoint
 from melcli.models.coverage import Coverage, Patterns, sizes, some
 
@@ -50,7 +49,7 @@ def read_tokenizer(folder: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
     except Exception as error:  # whatever transformers makes of broken files
-        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({_first_line(error)})") from None
+        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({first_line(error)})") from None
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # so transformers makes up for missing files
         raise CheckpointError(f"{folder}: the files of its tokenizer are missing")
     return tokenizer
@@ -63,7 +62,7 @@ def read_llm(folder: Path, fresh: Patterns, drop: Patterns) -> tuple[PreTrainedM
     try:
         llm, info = AutoModelForCausalLM.from_pretrained(folder, **options, output_loading_info=True, **LOCAL)
     except Exception as error:  # whatever transformers makes of a broken checkpoint
-        raise CheckpointError(f"{folder}: cannot be loaded: {_first_line(error)}") from None
+        raise CheckpointError(f"{folder}: cannot be loaded: {first_line(error)}") from None
     mismatched = {f"llm.{key[0]}" for key in info.get("mismatched_keys") or ()}
     missing = {f"llm.{name}" for name in info["missing_keys"]} | mismatched
     if lost := sorted(name for name in missing if not fresh(name)):
@@ -75,17 +74,9 @@ def read_llm(folder: Path, fresh: Patterns, drop: Patterns) -> tuple[PreTrainedM
     tensors = {f"llm.{name}": tensor for name, tensor in llm.state_dict().items() if name not in (llm.all_tied_weights_keys or {})}
     random = [name for name in tensors if fresh(name)]
     llm.config.dtype = torch.float32
-    there = _sizes_in(folder) if left else {}
+    files = folder.glob("*.safetensors") if left else ()
+    there = {f"llm.{name}": size for path in files for name, size in checkpoint.sizes_in(path).items()}
     return llm, Coverage(sizes(tensors, set(tensors) - set(random)), {name: there.get(name, 0) for name in left}, sizes(tensors, random))
-
-
-def _sizes_in(folder: Path) -> dict[str, int]:
-    """How many numbers each tensor of a checkpoint holds, without reading them."""
-    found = {}
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, "pt") as file:
-            found |= {f"llm.{name}": torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys()}
-    return found
 
 
 def vocabulary_rows(tokenizer: Any) -> int:
@@ -117,7 +108,7 @@ def fit_vocabulary(llm: PreTrainedModel, tokenizer: Any, added: Sequence[str]) -
         try:
             llm.resize_token_embeddings(vocabulary_rows(tokenizer), mean_resizing=False)
         except Exception as error:
-            raise ConfigError(f"the embeddings of {llm.config.model_type} cannot be made larger ({_first_line(error)})") from None
+            raise ConfigError(f"the embeddings of {llm.config.model_type} cannot be made larger ({first_line(error)})") from None
     tables = [llm.get_input_embeddings().weight]
     head = llm.get_output_embeddings()
     if head is not None and head.weight.data_ptr() != tables[0].data_ptr():
@@ -131,7 +122,3 @@ def fit_vocabulary(llm: PreTrainedModel, tokenizer: Any, added: Sequence[str]) -
 
 def _mean(table: Tensor, rows: list[int]) -> Tensor:
     return table[rows].float().mean(0).to(table.dtype)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from melcli.errors import CheckpointError, ConfigError
+from melcli.errors import CheckpointError, ConfigError, first_line
 from melcli.models.config import SPEECH_TOKEN
 
 PLAIN = f"{SPEECH_TOKEN}<|transcribe|>"
@@ -43,7 +43,7 @@ def _rendered(tokenizer: Any, messages: list[dict[str, str]], name: str, **optio
         template = TODAY.sub(lambda call: repr(DATE.strftime(call[2])), tokenizer.get_chat_template())
         return tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, enable_thinking=False, **options)
     except Exception as error:  # a template is a program of the checkpoint's
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ConfigError(f"model.prompt chat: the chat template of {name} cannot be used ({reason}); write the prompt out") from None
 
 

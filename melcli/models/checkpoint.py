@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from melcli import hub
 from melcli.audio.mel_spec import MelSpec
-from melcli.errors import CheckpointError
+from melcli.errors import CheckpointError, first_line
 from melcli.models import lora
 from melcli.models.config import SpeechLMConfig
 from melcli.models.processor import SpeechLMProcessor
@@ -80,7 +81,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text())
     except FileNotFoundError:
-        raise CheckpointError(f"{folder}: no config.json, so this is not a checkpoint") from None
+        alone = "; an adapter alone (adapter_config.json) is merged into its model first" if (folder / "adapter_config.json").exists() else ""
+        raise CheckpointError(f"{folder}: no config.json, so this is not a checkpoint{alone}") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from None
     if not isinstance(fields, dict):
@@ -99,13 +101,9 @@ def load_config(folder: Path) -> SpeechLMConfig:
         config = SpeechLMConfig.from_dict(fields)
         spec = config.mel_spec
     except Exception as error:
-        raise CheckpointError(f"{path}: {_first_line(error)}") from None
+        raise CheckpointError(f"{path}: {first_line(error)}") from None
     _compare_processor(folder, spec)
     return config
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _compare_processor(folder: Path, spec: MelSpec) -> None:
@@ -116,7 +114,7 @@ def _compare_processor(folder: Path, spec: MelSpec) -> None:
     except FileNotFoundError:
         return
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({_first_line(error)})") from None
+        raise CheckpointError(f"{path}: cannot be read ({first_line(error)})") from None
     if difference := spec.difference(theirs):
         raise CheckpointError(f"{folder}: config.json and processor_config.json disagree on the mel specification: {difference}")
 
@@ -140,10 +138,23 @@ def load(
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:
-        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({str(error).splitlines()[0]})") from None
-    if len(tokenizer) > config.vocab_size:
-        raise CheckpointError(f"{folder}: the tokenizer has {len(tokenizer)} entries, the model's vocabulary {config.vocab_size}")
+        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({first_line(error)})") from None
+    check_pair(folder, config, tokenizer)
     return model.eval(), SpeechLMProcessor.of(config, tokenizer, model.speech_input)
+
+
+def check_pair(folder: Path, config: SpeechLMConfig, tokenizer: Any) -> None:
+    """Raises CheckpointError where a tokenizer is not the one that a model was trained with, as far as its size and special tokens tell."""
+    ids = set(tokenizer.get_vocab().values())
+    if max(ids) >= config.vocab_size:
+        rows = config.vocab_size
+        raise CheckpointError(f"{folder}: its tokenizer has {max(ids) + 1} entries and its embedding table {rows} rows: not a pair")
+    special = {config.speech_token_id: "speech_token_id", **dict.fromkeys(config.stop_token_ids, "stop_token_ids")}
+    for one, name in special.items():
+        if one not in ids:
+            raise CheckpointError(f"{folder}: its tokenizer has no token {one}, which is among {name} in config.json: not a pair")
+    if tokenizer.pad_token_id != config.pad_token_id:
+        raise CheckpointError(f"{folder}: its tokenizer pads with {tokenizer.pad_token_id}, and config.json with {config.pad_token_id}: not a pair")
 
 
 def _generation_config(folder: Path) -> GenerationConfig | None:
@@ -154,7 +165,7 @@ def _generation_config(folder: Path) -> GenerationConfig | None:
         if not isinstance(config.num_beams or 1, int) or (config.num_beams or 1) < 1:
             raise ValueError(f"num_beams is {config.num_beams!r}")
     except Exception as error:
-        raise CheckpointError(f"{folder / 'generation_config.json'}: cannot be used ({_first_line(error)})") from None
+        raise CheckpointError(f"{folder / 'generation_config.json'}: cannot be used ({first_line(error)})") from None
     return config
 
 
@@ -194,6 +205,21 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error}); pickles are never opened") from None
 
 
+def sizes_in(path: Path) -> dict[str, int]:
+    """How many numbers each tensor of a safetensors file holds, without reading them. Raises CheckpointError."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: torch.Size(file.get_slice(key).get_shape()).numel() for key in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from None
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The first tensor that holds a number which is none, or is infinite; found by its sum, which is too, and costs no memory."""
+    floating = ((name, tensor) for name, tensor in tensors.items() if tensor.is_floating_point())
+    return next((name for name, tensor in floating if not tensor.sum(dtype=torch.float32).isfinite()), None)
+
+
 def cast(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """A weight in another number format; statistics of the features keep their precision."""
     statistics = name.startswith("speech_input.") and ".normalise." in name
@@ -206,8 +232,8 @@ def build(config: SpeechLMConfig, tensors: dict[str, Tensor], folder: Path, dtyp
     try:
         with init_empty_weights():  # of the parameters; buffers that no checkpoint holds, such as rotary frequencies, are computed
             model = SpeechLM(config)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{folder}: its config.json describes no possible model: {_first_line(error)}") from None
+    except Exception as error:  # transformers checks each field in its own way
+        raise CheckpointError(f"{folder}: its config.json describes no possible model: {first_line(error)}") from None
     assign(model, tensors, folder, dtype, device)
     return model
 
@@ -225,6 +251,8 @@ def assign(model: SpeechLM, tensors: dict[str, Tensor], folder: Path, dtype: tor
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise CheckpointError(f"{folder}: the checkpoint {problem} {', '.join(names[:3])}{more}")
+    if broken := not_finite(tensors):
+        raise CheckpointError(f"{folder}: {broken} holds numbers that are not finite")
     ready = {name: cast(name, tensor, dtype).to(device) for name, tensor in tensors.items()}
     model.load_state_dict(ready, strict=False, assign=True)
     model.tie_weights()

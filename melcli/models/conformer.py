@@ -28,7 +28,8 @@ class MelConformer(MelConv):
     The defaults are Phi's sizes, with 429 M parameters in the blocks. Blocks and relative attention bias are transformers' own classes under
     their own names (`encoders.{n}.*`, `relative_attention_bias_layer.*`), and everything else is MelConv's: dropping those tensors leaves a
     `mel-conv` model. A single utterance gives what transformers' `Phi4MultimodalAudioModel` and its speech projection give; in a batch
-    utterances do not see each other nor padding, which transformers 5 lets shorter ones attend to (its mask adds 1 where it should forbid).
+    utterances do not see each other nor padding, which transformers 5 lets shorter ones attend to (its mask adds 1 where it should forbid), and
+    beyond BLOCK_PATCHES a last stretch that is not full.
     Raises ConfigError where `heads` does not divide `hidden`.
     """
 

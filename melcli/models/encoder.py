@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from transformers import AutoConfig, PretrainedConfig
 
 from melcli.audio.mel_spec import PRESETS, MelSpec
-from melcli.errors import CheckpointError, ConfigError, nearest
-from melcli.models.encoder_families import FAMILIES, family_of, known_fields
+from melcli.errors import CheckpointError, ConfigError, first_line
+from melcli.models.encoder_families import FAMILIES, family_of
 from melcli.models.speech_input import SpeechInput, respace
 from melcli.models.subsampling import Subsampling, every, least
+from melcli.models.written_config import check_fields
 
 NOT_KEPT = ("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "_name_or_path")
 
@@ -45,8 +46,6 @@ class Encoder(SpeechInput):
         extractor: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(stack, int) or stack < 1:
-            raise ConfigError(f"model.speech_input.stack: {stack!r} is not a number of vectors of at least 1")
         if config is None:
             found = self.settle({"model": model, "extractor": extractor})
             config, extractor = found["config"], found["extractor"]
@@ -57,8 +56,8 @@ class Encoder(SpeechInput):
         self.stride = self.rule.stride
         try:
             self.encoder = self.family.random()
-        except (ValueError, TypeError, RuntimeError, AttributeError, ZeroDivisionError) as error:
-            raise ConfigError(f"model.speech_input.config describes no possible encoder: {(str(error).splitlines() or ['?'])[0][:200]}") from None
+        except Exception as error:  # transformers checks each field in its own way
+            raise ConfigError(f"model.speech_input.config describes no possible encoder: {first_line(error)}") from None
         self.up_proj = nn.Linear(stack * self.family.width, hidden or width)
         self.down_proj = nn.Linear(hidden or width, width)
         for layer in (self.up_proj, self.down_proj):
@@ -76,26 +75,27 @@ class Encoder(SpeechInput):
         if config is not None:
             kind = config.get("model_type") if isinstance(config, dict) else None
             family_of({"model_type": kind}, {})
-            known = known_fields(kind)
-            for field in set(config) - {"model_type"}:
-                if field not in known:
-                    raise ConfigError(f"model.speech_input.config.{field} is unknown for {kind}.{nearest(field, known)}")
+            check_fields(config, "model.speech_input.config")
             return rest
         folder = encoder_folder(name, offline)
         fields = _fields(folder, name)
         return {**rest, "config": fields, "extractor": {**_extractor(folder, fields, name), **(options.get("extractor") or {})}}
 
     def load_pretrained(self, options: dict[str, Any], offline: bool = False) -> None:
+        from melcli.models.checkpoint import not_finite
+
         if options.get("model") is None:
             return
         folder = encoder_folder(options["model"], offline)
         try:
             encoder, missing = self.family.pretrained(str(folder))
         except Exception as error:
-            raise ConfigError(f"model.speech_input.model: the weights of {options['model']} cannot be loaded ({_line(error)})") from None
+            raise ConfigError(f"model.speech_input.model: the weights of {options['model']} cannot be loaded ({first_line(error)})") from None
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise ConfigError(f"model.speech_input.model: {options['model']} holds no whole encoder: {', '.join(missing[:3])}{more} missing")
+        if broken := not_finite(encoder.state_dict()):
+            raise ConfigError(f"model.speech_input.model: {broken} of {options['model']} holds numbers that are not finite")
         self.encoder = encoder
 
     def bind(self, spec: MelSpec) -> None:
@@ -140,7 +140,7 @@ def _fields(folder: Path, name: str) -> dict[str, Any]:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:
-        raise ConfigError(f"model.speech_input.model: the config.json of {name} cannot be used ({_line(error)})") from None
+        raise ConfigError(f"model.speech_input.model: the config.json of {name} cannot be used ({first_line(error)})") from None
     if config.model_type not in FAMILIES and isinstance(getattr(config, "encoder_config", None), PretrainedConfig):
         config = config.encoder_config
     if config.model_type not in FAMILIES:
@@ -156,7 +156,7 @@ def _extractor(folder: Path, fields: dict[str, Any], name: str) -> dict[str, Any
     try:
         said = json.loads(path.read_text()) if path.exists() else {}
     except (OSError, ValueError) as error:
-        raise ConfigError(f"model.speech_input.model: {path} cannot be read ({_line(error)})") from None
+        raise ConfigError(f"model.speech_input.model: {path} cannot be read ({first_line(error)})") from None
     cls = FAMILIES[fields["model_type"]]
     found = {key: said[key] for key in cls.extractor if key in said}
     if "mel" in cls.extractor:
@@ -165,7 +165,3 @@ def _extractor(folder: Path, fields: dict[str, Any], name: str) -> dict[str, Any
             raise ConfigError(f"model.speech_input.model: {name} reads {bins} mel bins, and there is no preset whisper-{bins}")
         found["mel"] = f"whisper-{bins}"
     return found
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from melcli.audio.mel_spec import PRESETS, MelSpec, preset
-from melcli.errors import ConfigError, nearest
+from melcli.errors import ConfigError, first_line, nearest
 from melcli.models.groups import WASTE, in_groups, valid
 from melcli.models.subsampling import Chain, along, every
 
@@ -291,17 +291,7 @@ def family_of(fields: dict[str, Any], extractor: dict[str, Any]) -> Family:
     try:
         return cls(AutoConfig.for_model(kind, **fields), extractor)
     except Exception as error:
-        raise ConfigError(f"model.speech_input.config: {_line(error)}") from None
-
-
-def known_fields(kind: str) -> set[str]:
-    """The fields that a configuration of this model type has."""
-    config = AutoConfig.for_model(kind)
-    return set(config.to_dict()) | set(config.attribute_map)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(f"model.speech_input.config: {first_line(error)}") from None
 
 
 def _dtype(encoder: nn.Module) -> torch.dtype:

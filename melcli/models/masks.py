@@ -1,12 +1,13 @@
 """Who may look at whom.
 
-Shapes: B rows, L positions, K positions that may be looked at.
+Shapes: B rows, L positions, Q positions that look, K positions that may be looked at.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig
 
 
 def speech_runs(is_speech_BL: Tensor) -> Tensor:
@@ -35,6 +36,24 @@ def padded_mask(valid_BL: Tensor, is_speech_BL: Tensor, bidirectional: bool) -> 
     return packed_mask(valid_BL.long(), is_speech_BL & valid_BL.bool(), bidirectional)
 
 
+def for_layers(allowed_B1QK: Tensor, back_BQK: Tensor, config: PretrainedConfig) -> Tensor | dict[str, Tensor]:
+    """A boolean mask as the layers of a backbone take it: those with a sliding window look no further back than that.
+
+    transformers gives a window to the masks that it makes itself, and not to one that it is given. back: by how much a position is older than
+    the one that looks, in their document. A dictionary by the kind of layer where config.layer_types has several.
+    """
+    window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+    if not window or allowed_B1QK.shape[-1] <= window or (kinds and "sliding_attention" not in kinds):
+        return allowed_B1QK
+    near_B1QK = allowed_B1QK & (back_BQK < window)[:, None]
+    return {"full_attention": allowed_B1QK, "sliding_attention": near_B1QK} if kinds else near_B1QK
+
+
+def added(mask: Tensor | dict[str, Tensor], dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+    """What `for_layers` gives, as transformers' eager attention wants it: something to add to attention scores."""
+    return {kind: additive(one, dtype) for kind, one in mask.items()} if isinstance(mask, dict) else additive(mask, dtype)
+
+
 def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """The mask as something to add to attention scores, which transformers' eager attention does with whatever it is given."""
+    """A boolean mask as numbers: zero where the query may look, else the lowest there is."""
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, torch.finfo(dtype).min)

@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerFast
 
 from melcli.audio.mel_spec import preset
-from melcli.errors import CheckpointError
+from melcli.errors import CheckpointError, first_line
 from melcli.models import checkpoint, lora
 from melcli.models.causal_lm import check_vocabulary
 from melcli.models.config import SPEECH_TOKEN, SpeechLMConfig
@@ -110,7 +109,8 @@ def read_phi4mm(folder: Path, speech_input: Mapping[str, Any] | None = None) -> 
     declared = _declared_lora(folder, fields)
     if fields["model_type"] == "phi4_multimodal":
         tensors |= _adapter_file(folder, declared is not None)
-        beside = {f"vision-lora/{name}": size for name, size in _sizes_in(folder / "vision-lora" / ADAPTER_WEIGHTS).items()}
+        vision = folder / "vision-lora" / ADAPTER_WEIGHTS
+        beside = {f"vision-lora/{name}": size for name, size in checkpoint.sizes_in(vision).items()} if vision.exists() else {}
         left, groups = left | beside, groups | dict.fromkeys(beside, "vision LoRA")
     adapter = _lora(folder, declared, tensors)
     tokenizer = _tokenizer(folder)
@@ -194,14 +194,6 @@ def _adapter_file(folder: Path, declared: bool) -> dict[str, Tensor]:
     return named
 
 
-def _sizes_in(path: Path) -> dict[str, int]:
-    """Sizes of the tensors of a file that may be absent, without reading them."""
-    if not path.exists():
-        return {}
-    with safe_open(path, "pt") as file:
-        return {name: torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys()}
-
-
 # --- the adapter ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -209,6 +201,8 @@ def _declared_lora(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any] | 
     """What a checkpoint says of its speech LoRA, in peft's words; None where it says nothing, because it was merged."""
     if fields["model_type"] == "phi4mm":
         said = fields.get("speech_lora")
+        if said and not isinstance(said, Mapping):
+            raise CheckpointError(f"{folder / 'config.json'}: speech_lora is no description of an adapter")
         return said and {name: said.get(theirs) for name, theirs in REMOTE_LORA.items()}
     path = folder / "speech-lora" / "adapter_config.json"
     if not path.exists():
@@ -246,7 +240,10 @@ def _lora(folder: Path, declared: Mapping[str, Any] | None, tensors: Mapping[str
 def _is_target(name: str, targets: Any) -> bool:
     """Whether peft would adapt a module, `model.layers.0.mlp.down_proj`, to which the remote code does not say `model.`."""
     if isinstance(targets, str):
-        return any(re.fullmatch(targets, one) for one in (name, name.removeprefix("model.")))
+        try:
+            return any(re.fullmatch(targets, one) for one in (name, name.removeprefix("model.")))
+        except re.error:  # what is no pattern names no module: the modules that have adapters are then too many
+            return False
     return isinstance(targets, Iterable) and any(name == one or name.endswith(f".{one}") for one in targets)
 
 
@@ -272,7 +269,7 @@ def _text_config(folder: Path, fields: Mapping[str, Any], **ids: Any) -> Pretrai
     try:
         return AutoConfig.for_model("phi3", rope_parameters=rope, **chosen, **ids)
     except Exception as error:  # transformers checks each field in its own way
-        raise CheckpointError(f"{folder / 'config.json'}: {(str(error).splitlines() or ['?'])[0][:200]}") from None
+        raise CheckpointError(f"{folder / 'config.json'}: {first_line(error)}") from None
 
 
 FRONT = {  # an option of ours: where it stands in audio_processor.config of the remote code, and in audio_config of the native class
@@ -320,7 +317,7 @@ def _tokenizer(folder: Path) -> Any:
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:
-        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({(str(error).splitlines() or ['?'])[0]})") from None
+        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({first_line(error)})") from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = STOPS[-1]
     return tokenizer

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from melcli.models.cache import roomy_cache
-from melcli.models.masks import additive
+from melcli.models.masks import added, for_layers
 from melcli.models.speech_lm import SpeechLM
 
 
@@ -48,13 +48,16 @@ class Rows:
         self.fresh = block_BQ.shape[1]
         among = torch.ones(self.fresh, self.fresh, dtype=torch.bool, device=block_BQ.device).tril()
         before = self.valid_BK[:, None, None, :].expand(-1, 1, self.fresh, -1)
-        mask = torch.cat([before, among.expand(len(block_BQ), 1, -1, -1)], -1)
+        at_BQ = self.next_B[:, None] + torch.arange(self.fresh, device=block_BQ.device)
+        at_BK = torch.cat([self.valid_BK.long().cumsum(1) - 1, at_BQ], 1)
+        allowed = torch.cat([before, among.expand(len(block_BQ), 1, -1, -1)], -1)
+        mask = for_layers(allowed, at_BQ[:, :, None] - at_BK[:, None], self.model.config.text_config)
         if self.model.llm.config._attn_implementation == "eager":
-            mask = additive(mask, self.model.dtype)
+            mask = added(mask, self.model.dtype)
         out = self.backbone(
             inputs_embeds=self.model.get_input_embeddings()(block_BQ),
             attention_mask=mask,
-            position_ids=self.next_B[:, None] + torch.arange(self.fresh, device=block_BQ.device),
+            position_ids=at_BQ,
             past_key_values=self.cache,
             use_cache=True,
         )

@@ -18,16 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from melcli.errors import UsageError
-from melcli.models.layer_range import layer_range
+from melcli.models.layers import decoder_layers, layer_range
 from melcli.models.speech_lm import SpeechLM
 
 
-def decoder_layers(model: SpeechLM) -> nn.ModuleList:
+def blocks_of(model: SpeechLM) -> nn.ModuleList:
     """The blocks of the language model, in order. Raises UsageError where its architecture keeps them otherwise than as one list."""
-    count = model.config.text_config.num_hidden_layers
-    found = next((m for m in model.llm.modules() if isinstance(m, nn.ModuleList) and len(m) == count), None)
+    found = decoder_layers(model.llm)
     if found is None:
-        raise UsageError(f"--skip-layers: {model.config.text_config.model_type} does not keep its {count} layers in one list")
+        raise UsageError(f"--skip-layers: {model.config.text_config.model_type} does not keep its layers in one list")
     return found
 
 
@@ -50,7 +49,7 @@ def skipping(model: SpeechLM, layers: Collection[int]) -> Iterator[None]:
 
     Speech is read once, with the prompt, so all that is decoded after it goes through every layer. No layers: the model as it is.
     """
-    blocks = decoder_layers(model)
+    blocks = blocks_of(model)
     speech_BL: Tensor | None = None
 
     def note(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:

@@ -74,8 +74,6 @@ class MelPatch(SpeechInput):
 
     def __init__(self, width: int, n_mels: int, *, patch: int = 8, norm: str = "utterance", bias: bool = True) -> None:
         super().__init__()
-        if not isinstance(patch, int) or patch < 1:
-            raise ConfigError(f"model.speech_input.patch: {patch!r} is not a number of frames of at least 1")
         self.stride = patch
         self.normalise = build_normaliser(norm, n_mels)
         self.proj = nn.Linear(patch * n_mels, width, bias=bias)
@@ -208,10 +206,13 @@ def speech_input_class(options: dict[str, Any]) -> tuple[type[SpeechInput], dict
     if not kind:
         raise ConfigError(f"model.speech_input.kind is missing; valid: {', '.join(registry.names('speech-input'))}")
     cls = registry.get("speech-input", kind).load()
-    valid = [name for name in inspect.signature(cls).parameters if name not in ("width", "n_mels")]
-    for name in fields:
+    valid = {name: option for name, option in inspect.signature(cls).parameters.items() if name not in ("width", "n_mels")}
+    for name, value in fields.items():
         if name not in valid:
             raise ConfigError(f"model.speech_input.{name} is unknown for {kind}; valid: {', '.join(valid)}.{nearest(name, valid)}")
+        whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
+        if str(valid[name].annotation).startswith("int") and value != valid[name].default and not whole:
+            raise ConfigError(f"model.speech_input.{name}: {value!r} is not a whole number of at least 1")
     return cls, fields
 
 

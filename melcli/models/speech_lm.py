@@ -16,7 +16,7 @@ from transformers.modeling_outputs import ModelOutput
 from melcli.models import lora
 from melcli.models.config import SpeechLMConfig
 from melcli.models.losses import IGNORE, ctc_loss, next_token_loss
-from melcli.models.masks import additive, packed_mask, padded_mask
+from melcli.models.masks import added, for_layers, packed_mask, padded_mask
 from melcli.models.speech_input import SpeechInput, build_speech_input
 
 
@@ -46,7 +46,9 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: SpeechLMConfig) -> None:
         super().__init__(config)
-        attention = "eager" if getattr(config.text_config, "attn_logit_softcapping", None) else config._attn_implementation  # others drop the capping
+        attention: str | None = config._attn_implementation
+        if attention == "sdpa":  # which drops the capping of scores, and which some families have not: transformers then takes another
+            attention = "eager" if getattr(config.text_config, "attn_logit_softcapping", None) else None
         self.llm = AutoModelForCausalLM.from_config(config.text_config, attn_implementation=attention)
         n_mels = config.mel_spec.n_mels
         self.speech_input: SpeechInput = build_speech_input(config.speech_input, config.hidden_size, n_mels)
@@ -110,6 +112,15 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         zero = 0.0 * x_PD.float().sum()
         return zero if self.ctc_head is None else zero + 0.0 * self.ctc_head(h_BLD[:1, :1]).float().sum()
 
+    def _for_layers(self, allowed_B1LL: Tensor, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+        """A boolean mask as the backbone takes it. Documents lie in one piece, so that how far back is a difference of indices."""
+        at_L = torch.arange(allowed_B1LL.shape[-1], device=allowed_B1LL.device)
+        mask = for_layers(allowed_B1LL, (at_L[:, None] - at_L)[None], self.config.text_config)
+        if self.llm.config._attn_implementation != "eager":
+            return mask
+        device = allowed_B1LL.device.type
+        return added(mask, torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else dtype)
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -139,18 +150,17 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         x_BLD, patches_U = self.embed(input_ids, speech, speech_lengths)
         at_speech = input_ids == self.config.speech_token_id
         two_way = self.config.speech_attention == "bidirectional"
+        allowed = None
         if documents is not None:
-            attention_mask = packed_mask(documents, at_speech, two_way)
+            allowed = packed_mask(documents, at_speech, two_way)
         elif attention_mask is not None and attention_mask.dim() == 2 and speech is not None:
             if position_ids is None:
                 position_ids = (attention_mask.cumsum(-1) - 1).clamp_min(0)
-            attention_mask = padded_mask(attention_mask, at_speech, two_way)
+            allowed = padded_mask(attention_mask, at_speech, two_way)
         elif speech is not None and two_way:
-            attention_mask = padded_mask(torch.ones_like(input_ids), at_speech, True)
-        if self.llm.config._attn_implementation == "eager" and attention_mask is not None and attention_mask.dtype == torch.bool:
-            device = x_BLD.device.type
-            autocast = torch.is_autocast_enabled(device)
-            attention_mask = additive(attention_mask, torch.get_autocast_dtype(device) if autocast else x_BLD.dtype)
+            allowed = padded_mask(torch.ones_like(input_ids), at_speech, True)
+        if allowed is not None:
+            attention_mask = self._for_layers(allowed, x_BLD.dtype)
         backbone = self.llm.get_decoder() if hasattr(self.llm, "get_decoder") else self.llm.base_model
         out = backbone(
             inputs_embeds=x_BLD,

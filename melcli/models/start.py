@@ -13,16 +13,19 @@ from typing import Any, Literal
 
 from accelerate import init_empty_weights
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from melcli.audio.mel_spec import preset
-from melcli.errors import CheckpointError, ConfigError
+from melcli.errors import CheckpointError, ConfigError, MelcliError, first_line, nearest
 from melcli.models import causal_lm, chat, checkpoint, lora
 from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN, SpeechLMConfig
 from melcli.models.coverage import Coverage, Patterns, sizes, some
+from melcli.models.packable import check_packable
 from melcli.models.phi4mm import read_phi4mm
 from melcli.models.speech_input import build_speech_input
 from melcli.models.speech_lm import SpeechLM
+from melcli.models.written_config import check_fields
 from melcli.recipe import ModelSection, Recipe
 
 Kind = Literal["speech_lm", "phi4mm", "phi4_multimodal", "causal-lm"]
@@ -74,10 +77,8 @@ def from_nothing(recipe: Recipe, tokenizer: Any, alphabet: str | None) -> Starte
     text_config.bos_token_id = None
     speech = tokenizer.convert_tokens_to_ids(SPEECH_TOKEN)
     config = speech_config(recipe, text_config, tokenizer.pad_token_id, prompt, stops, alphabet, speech_token_id=speech)
-    try:
-        model = SpeechLM(config)
-    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise ConfigError(f"model.backbone describes no possible model: {(str(error).splitlines() or ['?'])[0][:200]}") from None
+    model = _build(config, "model.backbone")
+    check_packable(model, "model.backbone")
     tensors = _wanted(model)
     started = Started(model, tokenizer, Coverage(fresh=sizes(tensors, tensors)))
     if recipe.tune.llm == "lora":
@@ -95,6 +96,9 @@ def start(origin: Origin, recipe: Recipe, alphabet: str | None) -> Started:
         raise ConfigError(f"model.tokenizer.from: a model begun from {origin.name} keeps its tokenizer; leave it out")
     begin = {"speech_lm": _from_ours, "causal-lm": _from_llm}.get(origin.kind, _from_phi)
     started = begin(origin, recipe, alphabet, fresh, drop)
+    if broken := checkpoint.not_finite(started.model.state_dict()):
+        raise CheckpointError(f"model.init {origin.name}: {broken} holds numbers that are not finite")
+    check_packable(started.model, f"model.init {origin.name}")
     config = started.model.config
     if recipe.tune.llm == "lora" and config.lora is None:
         _add_lora(started, recipe)
@@ -130,11 +134,16 @@ def speech_config(recipe: Recipe, text_config: PretrainedConfig, pad: int, promp
 def _text_config(section: ModelSection, vocabulary: int) -> PretrainedConfig:
     """The backbone's config that the recipe writes down."""
     fields = dict(section.backbone or {})
-    kind = fields.pop("model_type", None)
+    kind = fields.get("model_type")
+    if kind not in CONFIG_MAPPING or CONFIG_MAPPING[kind] not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        known = nearest(str(kind), MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+        raise ConfigError(f"model.backbone.model_type: {kind!r} is no causal language model of transformers, as qwen3 and llama are.{known}")
+    check_fields(fields, "model.backbone")
+    del fields["model_type"]
     try:
         return AutoConfig.for_model(kind, **{"vocab_size": vocabulary, "tie_word_embeddings": True, **fields})
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"model.backbone: {str(error).splitlines()[0][:200]}") from None
+    except Exception as error:  # transformers checks each field in its own way
+        raise ConfigError(f"model.backbone: {first_line(error)}") from None
 
 
 # --- the kinds -----------------------------------------------------------------------------------------------------------------------------
@@ -169,7 +178,7 @@ def _from_ours(origin: Origin, recipe: Recipe, alphabet: str | None, fresh: Patt
     """A model of ours: all tensors by name, but those that `fresh` and `drop` say."""
     theirs = checkpoint.load_config(origin.folder)
     tokenizer = causal_lm.read_tokenizer(origin.folder)
-    causal_lm.check_vocabulary(theirs.vocab_size, tokenizer, origin.name)
+    checkpoint.check_pair(origin.folder, theirs, tokenizer)
     tensors = {name.replace(".base_layer.", "."): tensor for name, tensor in checkpoint.read_tensors(origin.folder).items()}
     return _from_speech_lm(origin, recipe, theirs, tokenizer, tensors, alphabet, fresh, drop)
 
@@ -231,11 +240,18 @@ def _prompt(section: ModelSection, tokenizer: Any, name: str, otherwise: str, ta
 
 def _empty(config: SpeechLMConfig) -> SpeechLM:
     """The model with no memory behind its parameters; buffers that no checkpoint holds are computed."""
+    with init_empty_weights():
+        return _build(config, "the recipe with its model.init")
+
+
+def _build(config: SpeechLMConfig, what: str) -> SpeechLM:
+    """A model; ConfigError where `what` describes none."""
     try:
-        with init_empty_weights():
-            return SpeechLM(config)
-    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise ConfigError(f"the recipe describes no possible model: {(str(error).splitlines() or ['?'])[0][:200]}") from None
+        return SpeechLM(config)
+    except MelcliError:
+        raise
+    except Exception as error:  # transformers checks each field in its own way
+        raise ConfigError(f"{what} describes no possible model: {first_line(error)}") from None
 
 
 def _wanted(model: SpeechLM) -> dict[str, Tensor]:
@@ -276,6 +292,8 @@ def _random(model: SpeechLM, names: Iterable[str]) -> dict[str, Tensor]:
             module = build()
             if part == "ctc_head":
                 model._init_weights(module)
+            elif part == "speech_input":
+                module.bind(config.mel_spec)  # what a fusion joins its inputs with depends on it
             tensors |= {name: tensor for key, tensor in module.state_dict().items() if (name := f"{part}.{key}") in wanted}
     return tensors
 
@@ -304,8 +322,11 @@ def _take_lora(
     if left:
         raise ConfigError(f"model.fresh, model.drop: of the adapters of {origin.name} either all or none; add 'lora_'")
     keep = recipe.tune.llm == "lora"
+    if theirs is None:
+        where = f"model.init {origin.name}"
+        raise CheckpointError(f"{where} holds adapters, and its config.json describes none (lora); to leave them: model.drop: [lora_]")
     options = lora_options(recipe)
-    model, theirs = started.model, theirs or options
+    model, theirs = started.model, lora.options_of(theirs).model_dump()
     gap = [f"tune.lora.{key}={theirs[key]}" for key in ("rank", "alpha") if options[key] != theirs[key]]
     if keep and lora.target_names(model.llm, options["targets"]) != lora.target_names(model.llm, theirs["targets"]):
         gap.append(f"tune.lora.targets={theirs['targets']}")

@@ -21,9 +21,11 @@ from torch import Tensor, distributed, nn
 
 from melcli.errors import ConfigError
 from melcli.models import checkpoint
+from melcli.models.layers import decoder_layers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import PreTrainedModel
 
     from melcli.models.speech_lm import SpeechLM
     from melcli.recipe import TrainSection
@@ -74,23 +76,17 @@ def arguments(kind: str, train: TrainSection, model: SpeechLM, dtype: torch.dtyp
     return {"activation_checkpointing": train.gradient_checkpointing, "bf16": low}
 
 
-def layers(llm: nn.Module) -> list[nn.Module]:
-    """A language model's layers: what its longest list of modules holds."""
-    lists = [module for module in llm.modules() if isinstance(module, nn.ModuleList)]
-    return list(max(lists, key=len, default=()))
-
-
-def layer_classes(llm: nn.Module) -> list[str]:
+def layer_classes(llm: PreTrainedModel) -> list[str]:
     """Names of the classes of a language model's layers."""
-    return sorted({type(layer).__name__ for layer in layers(llm)})
+    return sorted({type(layer).__name__ for layer in decoder_layers(llm) or ()})
 
 
-def compile_layers(llm: nn.Module) -> None:
+def compile_layers(llm: PreTrainedModel) -> None:
     """Compile each layer, for any number of positions: they are alike, so one compilation serves all.
 
     A whole model would be compiled anew for most shapes of packed batches, which takes longer than it saves.
     """
-    for layer in layers(llm):
+    for layer in decoder_layers(llm) or ():
         layer.compile(dynamic=True)
 
 

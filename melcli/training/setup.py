@@ -21,7 +21,7 @@ from melcli.data.mixing import repeats as mixed
 from melcli.data.remote import RemoteFolder, is_remote
 from melcli.data.shards import SUMMARY, FeatureShards
 from melcli.data.utterance import Utterance
-from melcli.errors import AudioError, ConfigError, nearest
+from melcli.errors import AudioError, ConfigError, first_line, nearest
 from melcli.models.causal_lm import add_tokens
 from melcli.models.chat import PLAIN
 from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN
@@ -174,7 +174,7 @@ def build_tokenizer(model: ModelSection, texts: Sequence[str]) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:
-        raise ConfigError(f"model.tokenizer.from: {name} cannot be loaded ({str(error).splitlines()[0]})") from None
+        raise ConfigError(f"model.tokenizer.from: {name} cannot be loaded ({first_line(error)})") from None
     add_tokens(tokenizer, [SPEECH_TOKEN, STOP_TOKEN, *special])
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

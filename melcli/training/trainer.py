@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from melcli.errors import ConfigError
 from melcli.models import checkpoint
 from melcli.models.beam import Beam
 from melcli.models.generate import Greedy
@@ -123,6 +125,9 @@ class SpeechTrainer(Trainer):
             logs = {**logs, **self.meter.rates(self._over_processes, self.world)}
             self.meter.reset()
         super().log(logs, start_time)
+        if "grad_norm" in logs and not math.isfinite(logs["loss"]):
+            remedy = f"go on from an earlier checkpoint with a lower train.lr ({self.args.learning_rate:g}) or a longer train.warmup"
+            raise ConfigError(f"step {self.state.global_step}: the loss is {logs['loss']}, the training has diverged; {remedy}")
 
     def _over_processes(self, sums: Tensor) -> Tensor:
         """The mean of measurements over all processes."""

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig
 
 from melcli.errors import ConfigError
 from melcli.models.coverage import Patterns, group_of, layer_of, millions
-from melcli.models.layer_range import layer_range
+from melcli.models.layers import layer_range
 from melcli.models.lora import is_lora
 from melcli.models.speech_lm import SpeechLM
 from melcli.recipe import TuneSection

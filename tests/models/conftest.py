@@ -16,6 +16,14 @@ BACKBONES = {
     "qwen3": {"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 16},
     "gpt_neox": {"model_type": "gpt_neox"},
     "phi3": {"model_type": "phi3", "num_key_value_heads": 2},
+    "mistral": {"model_type": "mistral", "num_key_value_heads": 2, "sliding_window": 6},
+    "gemma3": {
+        "model_type": "gemma3_text",
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "sliding_window": 6,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
 }
 
 

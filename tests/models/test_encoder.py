@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     ParakeetCTCConfig,
@@ -210,7 +211,7 @@ def test_encoders_that_cannot_be_are_named(tmp_path):
         build(config={**WHISPER, "encoder_attention_heads": 5})
     with pytest.raises(ConfigError, match=r"extractor.normalize is unknown for hubert; valid: sampling_rate, do_normalize"):
         build(config=ENCODERS["hubert"], extractor={"normalize": True})
-    with pytest.raises(ConfigError, match="stack: 0 is not a number of vectors"):
+    with pytest.raises(ConfigError, match="stack: 0 is not a whole number of at least 1"):
         build(config=WHISPER, stack=0)
     with pytest.raises(ConfigError, match=r"reads 80 mel bins, not 128; presets with so many: phi4mm, whisper-80"):
         build(config=WHISPER).bind(preset("whisper-128"))
@@ -256,3 +257,13 @@ def test_a_batch_of_text_among_processes_that_hear_gives_zeros(name):
     assert all(p.grad is not None and not p.grad.any() for p in model.speech_input.parameters() if p.requires_grad)
     assert all(torch.equal(buffer, before[key]) for key, buffer in model.named_buffers())
     assert model.speech_input.training
+
+
+def test_weights_of_an_encoder_that_are_not_finite_are_named(tmp_path):
+    saved("hubert", tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    next(tensor for name, tensor in tensors.items() if "feature_projection" in name).fill_(float("nan"))
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    front = build_speech_input(settle_speech_input({"kind": "encoder", "model": str(tmp_path)}), 8, 80)
+    with pytest.raises(ConfigError, match=r"feature_projection\S* of .* holds numbers that are not finite"):
+        front.load_pretrained({"model": str(tmp_path)})

@@ -239,6 +239,17 @@ def test_a_lora_that_nothing_or_too_much_is_said_of(copy):
     assert load_phi4mm(native)[0].config.lora is None  # merged before it was written
 
 
+def test_descriptions_and_files_of_a_lora_that_cannot_be_read(copy):
+    remote, native = copy("remote"), copy("native")
+    edit(remote / "config.json", speech_lora=[4])
+    refused(remote, r"config\.json: speech_lora is no description of an adapter")
+    edit(remote / "config.json", speech_lora={"r": 4, "lora_alpha": 8, "layer": "(", "dp": 0.0})
+    refused(remote, "which its description does not name")
+    (native / "vision-lora").mkdir(exist_ok=True)
+    (native / "vision-lora" / "adapter_model.safetensors").write_bytes(b"cut short")
+    refused(native, r"vision-lora.*not a whole safetensors file")
+
+
 def test_missing_and_unexpected_tensors(copy):
     folder = copy("native")
     kept = load_file(folder / "model.safetensors")

@@ -11,7 +11,7 @@ from torch import Tensor
 from melcli.errors import UsageError
 from melcli.models.beam import Beam
 from melcli.models.generate import decode
-from melcli.models.skip_layers import decoder_layers, parse_layers, skipping
+from melcli.models.skip_layers import blocks_of, parse_layers, skipping
 from tests.models.conftest import BACKBONES
 from tests.models.conftest import make_model as make_loud_model
 
@@ -61,7 +61,7 @@ def test_no_layer_skipped_is_the_ordinary_output_and_hooks_do_not_stay(backbone,
     with pytest.raises(IndexError), skipping(model, [0]):
         model(input_ids=torch.tensor([[999999]]))
     assert torch.equal(prefill(model, processor, features[0])[1].logits, plain.logits)
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in (model, *decoder_layers(model)))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in (model, *blocks_of(model)))
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -43,6 +43,12 @@ def test_a_random_language_model_of_the_same_shape(recipe_file, llms):
     assert all(torch.equal(a, b) for a, b in zip(started.model.parameters(), again.model.parameters(), strict=True))
 
 
+def test_a_fusion_of_mel_and_waveform_is_put_on_whole(recipe_file):
+    inputs = "[{kind: mel-patch, patch: 4, norm: utterance}, {kind: raw-frame, frame: 640}]"
+    started = begin(recipe_file, f"model.speech_input={{kind: fusion, inputs: {inputs}}}")
+    assert not [name for name, tensor in started.model.state_dict().items() if tensor.is_meta]
+
+
 def test_patterns_that_match_nothing_or_are_none(recipe_file):
     with pytest.raises(ConfigError, match=r"model\.fresh: 'speech_imput' is found in no tensor's name"):
         begin(recipe_file, "model.fresh=[speech_imput]")

@@ -14,7 +14,7 @@ import transformers
 from transformers import AutoFeatureExtractor, AutoProcessor, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from melcli.errors import CheckpointError
+from melcli.errors import CheckpointError, first_line
 from melcli.models import checkpoint
 from melcli.models.peers.families import Family, family_of
 from melcli.models.peers.prompts import Parts
@@ -44,7 +44,7 @@ def load(folder: Path, dtype: torch.dtype, device: str) -> tuple[PreTrainedModel
     except CheckpointError:
         raise
     except Exception as error:  # whatever transformers makes of a broken checkpoint
-        raise CheckpointError(f"{folder}: cannot be loaded: {_first_line(error)}") from None
+        raise CheckpointError(f"{folder}: cannot be loaded: {first_line(error)}") from None
     for name, parameter in model.named_parameters():
         if "lora_" in name:  # peft keeps these in float32, and would compute in it
             parameter.data = parameter.data.to(dtype)
@@ -112,7 +112,3 @@ def _put_on(model: PreTrainedModel, folder: Path, subfolder: str | None) -> str:
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{', '.join(names[:SHOWN])}{more}"
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
