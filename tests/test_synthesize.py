@@ -12,7 +12,7 @@ import torch
 from melcli.audio.vocoder import load_vocoder
 from melcli.data.passages import PAUSES
 from melcli.errors import AudioError, UsageError
-from melcli.synthesize import WINDOW, Request, Synthesizer, deliver, joined
+from melcli.synthesize import WINDOW, Request, Synthesizer, deliver
 from tests.fake_speaker import FakeSpeaker, Hum
 
 HOP, RATE = 256, 16000
@@ -40,7 +40,6 @@ def test_sentences_are_apart(synthesizer: Synthesizer) -> None:
     assert len(speech.wave_S) == sum(parts) + sum(pauses)
     assert not speech.wave_S[parts[0] : parts[0] + pauses[0]].any()
     assert not speech.wave_S[-parts[2] - pauses[1] : -parts[2]].any()
-    assert joined(speech.spoken).mel_TM.shape == (sum(len(spoken.mel_TM) for spoken in speech.spoken), 80)
 
 
 def test_the_same_seed_gives_the_same_audio(synthesizer: Synthesizer) -> None:
