@@ -244,7 +244,9 @@ def _train(
 
     result = run(resolved, out, resume=resume, smoke=smoke, dry_run=flags["--dry-run"], offline=flags["--offline"])
     if result is not None and launch.is_first():
-        rates = "; ".join(f"{name} WER {rate:.2f} %" for name, rate in result.rates.items())
+        from melcli.training.measures import said
+
+        rates = "; ".join(said(name, rate) for name, rate in result.rates.items())
         console.note(f"weights kept: {result.chosen}" + (f": {rates}" if rates else ""))
         print(result.folder)
 
