@@ -2,9 +2,10 @@
 
     python benchmarks/synthesize.py [--model tiny-voice] [--vocoder auto] [--sentences 8] [--repeats 3] [--device cpu] [--dtype auto] [--json FILE]
 
-The same sentences with the same seed, in turn: one at a time with the cache, one at a time by a plain loop that reads everything anew for each step, all
-together, and from text to samples (the whole of `melcli synthesize`, writing left out). The best of the repeats counts. The plain loop must say the same
-number of frames, or the benchmark stops; how far the frames are apart is printed. A real-time factor is seconds of computing a second of audio.
+The same sentences with the same seed, in turn: one at a time with the cache, one at a time by a plain loop that reads everything anew for each step,
+all together, and from text to samples (the whole of `melcli synthesize`, writing left out). The best of the repeats counts. The plain loop must say
+the same number of frames, or the benchmark stops; how far the frames are apart is printed. A real-time factor is seconds of computing a second of
+audio.
 """
 
 from __future__ import annotations

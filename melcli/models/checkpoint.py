@@ -143,7 +143,7 @@ def load(
         raise CheckpointError(f"{folder}: the tokenizer cannot be read ({str(error).splitlines()[0]})") from None
     if len(tokenizer) > config.vocab_size:
         raise CheckpointError(f"{folder}: the tokenizer has {len(tokenizer)} entries, the model's vocabulary {config.vocab_size}")
-    return model.eval(), SpeechLMProcessor.of(config, tokenizer, model.speech_input)
+    return model.eval(), SpeechLMProcessor.of(config, tokenizer, model.speech_input, model.speech_output)
 
 
 def _generation_config(folder: Path) -> GenerationConfig | None:
@@ -196,7 +196,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 def cast(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """A weight in another number format; statistics of the features keep their precision."""
-    statistics = name.startswith("speech_input.") and ".normalise." in name
+    statistics = name.startswith(("speech_input.", "speech_output.")) and ".normalise." in name
     keep = dtype is None or not tensor.is_floating_point() or statistics
     return tensor if keep else tensor.to(dtype)
 

@@ -17,7 +17,7 @@ from melcli.models.card import model_card
 from melcli.models.hardware import DTYPES
 from melcli.models.speech_lm import SpeechLM
 from melcli.recipe import TRAINING, Recipe, digest
-from melcli.training import parallel, verify
+from melcli.training import measures, parallel, verify
 from melcli.training.progress import Stopwatch
 from melcli.training.trainer import SpeechTrainer
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where the model is, which weights it holds, and its WER in percent by evaluation set."""
+    """Where the model is, which weights it holds, and what was measured of it by evaluation set (training/measures.py)."""
 
     folder: Path
     chosen: str
@@ -35,7 +35,7 @@ class TrainResult:
 
 
 def finish(run: Run, trainer: SpeechTrainer, smoke: bool = False) -> TrainResult:
-    """Choose among the last, the best and the averaged weights by WER on the evaluation sets, write the model and read it again.
+    """Choose among the last, the best and the averaged weights by what they measure on the evaluation sets, write the model and read it again.
 
     Called by all processes; the first one writes. Raises CheckpointError there where the adapters of the model have learnt nothing; after a smoke
     run that is only said.
@@ -48,8 +48,8 @@ def finish(run: Run, trainer: SpeechTrainer, smoke: bool = False) -> TrainResult
     results: dict[str, dict[str, float]] = {}
     for name in launch.gather([list(candidates)])[0]:
         parallel.load_full(model, last | candidates.get(name, {}))
-        results[name] = trainer.word_error_rates()
-    chosen = min(results, key=lambda name: sum(results[name].values()))
+        results[name] = trainer.measurements()
+    chosen = min(results, key=lambda name: measures.overall(results[name]))
     parallel.load_full(model, last | candidates.get(chosen, {}))
     result = TrainResult(run.out / "model", chosen, results[chosen])
     whole = parallel.gathered(trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False), run.out)  # without autocast around it
