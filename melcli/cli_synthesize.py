@@ -57,7 +57,7 @@ def synthesize(
     melcli synthesize "hello world" -o hello.wav
     melcli synthesize --text-file story.txt -o story.mp3 --voice ann.wav
     melcli synthesize --text-file rows.jsonl -o spoken/
-    melcli synthesize - -o - < story.txt | aplay
+    cat story.txt | melcli synthesize - -o - | aplay
     """
     prepare(quiet, verbose, offline)
     _check_options(text, text_file, out, plot, voice, voice_text, skip_existing)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+import json
+import sys
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -162,3 +166,31 @@ def test_memory_does_not_grow_with_the_text(synthesizer: Synthesizer) -> None:
         synthesizer.speaker.spoken.clear()
     assert words == 10_000 and samples > 1000 * 4 * HOP * 40
     assert most <= 2 * WINDOW
+
+
+def test_the_benchmark_says_the_same_without_a_cache(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.voice_maker import save_voice
+
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    spec = importlib.util.spec_from_file_location("benchmark", repository / "benchmarks" / "synthesize.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    folder = save_voice(tmp_path / "voice")
+    arguments = [
+        "--model",
+        folder,
+        "--vocoder",
+        "griffin-lim",
+        "--sentences",
+        2,
+        "--repeats",
+        1,
+        "--dtype",
+        "float32",
+        "--json",
+        tmp_path / "figures.json",
+    ]
+    monkeypatch.setattr(sys, "argv", ["synthesize.py", *map(str, arguments)])
+    benchmark.main()  # stops where the numbers of frames differ
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["apart"] < 1e-3 and all(factor > 0 for factor in figures["real_time_factors"].values())

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from melcli import registry
 from tests import fake_speaker
@@ -45,21 +44,9 @@ def speaker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeSpeaker:
 @pytest.fixture(scope="module")
 def voice_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model that really speaks, saved as a checkpoint."""
-    from melcli.audio.mel_spec import preset
-    from melcli.models import checkpoint
-    from melcli.models.normalise import GlobalNorm
-    from tests.models.conftest import make_speaker
+    from tests.voice_maker import save_voice
 
-    folder = tmp_path_factory.mktemp("voice") / "model"
-    model, processor = make_speaker(mel=preset("speecht5").model_dump())
-    for norm in (module for module in model.speech_output.modules() if isinstance(module, GlobalNorm)):
-        norm.set(torch.full((80,), -3.0), torch.full((80,), 0.3))  # not too loud
-    with torch.no_grad():
-        for parameter in model.speech_output.parameters():
-            parameter.mul_(0.25)
-    model.config.spoken_alphabet = "abcdefghijklmnopqrstuvwxyz' ,."
-    checkpoint.save(folder, model, processor)
-    return folder
+    return save_voice(tmp_path_factory.mktemp("voice") / "model")
 
 
 def rows(*given: object, name: str = "rows.jsonl") -> Path:
