@@ -17,6 +17,7 @@ import torch
 from figures import write
 
 from melcli import recipe as recipes
+from melcli.data.batches import read_item
 from melcli.data.collate import pack
 from melcli.data.packing import BatchPlan
 from melcli.train import Run
@@ -62,10 +63,9 @@ def main() -> None:
     run.model.to(run.device).train()
     features = run.data.features
     items = []
-    for index, utterance in enumerate(features.utterances):
-        mel_TM = features.get(index, None)
-        items.append((run.encoders[index](utterance, run.processor.patches(len(mel_TM)), run.text_ids[index]), mel_TM))
-    lengths = [len(example.input_ids) for example, _ in items]
+    for index in range(len(features.utterances)):
+        items.append(read_item(features, index, run.encoders[index], run.text_ids[index], run.processor.patches, run.processor.steps))
+    lengths = [len(item.example.input_ids) for item in items]
     t = recipe.train
     plan = BatchPlan(lengths, fingerprint="benchmark", seed=1, tokens_per_batch=t.tokens_per_batch, row_tokens=t.row_tokens)
     sides = {"packed": [list(map(list, batch)) for batch in plan.batches(0)], "padded, random order": padded_batches(lengths, t.tokens_per_batch, 1)}

@@ -57,7 +57,7 @@ def synthesize(
     melcli synthesize "hello world" -o hello.wav
     melcli synthesize --text-file story.txt -o story.mp3 --voice ann.wav
     melcli synthesize --text-file rows.jsonl -o spoken/
-    melcli synthesize - -o - < story.txt | aplay
+    cat story.txt | melcli synthesize - -o - | aplay
     """
     prepare(quiet, verbose, offline)
     _check_options(text, text_file, out, plot, voice, voice_text, skip_existing)
@@ -95,7 +95,7 @@ def synthesize(
         failed = []
     took = time.perf_counter() - began
     if seconds:
-        console.note(f"{seconds:.1f} s of audio in {took:.1f} s, {took / seconds:.2f} s a second")
+        console.note(f"{seconds:.1f} s of audio in {took:.1f} s (real-time factor {took / seconds:.2f})")
     if listener is not None and spoken:
         _listen(listener, spoken, {"device": device, "dtype": dtype, "offline": offline})
     if batch:
@@ -165,7 +165,7 @@ def _speak_text(
 ) -> tuple[list[tuple[Path, str]], float]:
     """One text into a file or a pipe. Returns (file, text) and the seconds of audio."""
     from melcli.audio.writer import WavPipe, file_writer
-    from melcli.synthesize import Request, deliver, joined
+    from melcli.synthesize import Request, deliver
     from melcli.synthesize_plot import SECONDS, plot_spoken
 
     kept: list[str] = []
@@ -179,7 +179,7 @@ def _speak_text(
         found = deliver(chunks, writer, rate, keep=SECONDS if plot else 0.0, done=lambda chunk: bar.advance(chunk.spoken is not None, _said(chunk)))
     _warn([found])
     if plot is not None:
-        plot_spoken(plot, joined(found.spoken), synthesizer.speaker.spec, synthesizer.speaker.frames_per_step, _title(found))
+        plot_spoken(plot, found.spoken, synthesizer.speaker.spec, synthesizer.speaker.frames_per_step, _title(found))
     if not pipe:
         print(out)
     return [(out, "".join(kept))], found.samples / rate

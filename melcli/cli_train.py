@@ -122,7 +122,9 @@ def _train(asked: Asked, begun: Sequence[str], jobs: int = 1, only: Sequence[str
 
     result = run(recipe, asked.out, resume=asked.resume, smoke=asked.smoke, dry_run=asked.dry_run, offline=asked.offline)
     if result is not None and launch.is_first():
-        rates = "; ".join(f"{name} WER {rate:.2f} %" for name, rate in result.rates.items())
+        from melcli.training.measures import said
+
+        rates = "; ".join(said(name, rate) for name, rate in result.rates.items())
         console.note(f"weights kept: {result.chosen}" + (f": {rates}" if rates else ""))
         print(result.folder)
 

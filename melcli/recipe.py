@@ -32,7 +32,8 @@ class Source(Section):
     source: str = Field(description="what to read; relative paths are looked up from data.root, then from the working directory")
     repeat: float = Field(1.0, gt=0, description="times an epoch goes through it; 0.5 takes a different random half each epoch")
     weight: float | None = Field(None, gt=0, description="instead of repeat, for all sources or none: its share of the hours of an epoch")
-    task: Literal["asr", "text"] | None = Field(None, description="how its utterances become sequences; data.task unless given")
+    task: Literal["asr", "text", "tts"] | None = Field(None, description="how its utterances become sequences; data.task unless given")
+    text: str | None = Field(None, description="normaliser applied to its text; data.text unless given")
     augment: bool = Field(True, description="whether data.augment applies; shards were augmented when they were made and are never changed here")
 
     @model_validator(mode="after")
@@ -62,12 +63,13 @@ class DataSection(Section):
     mel: str = Field("phi4mm", description="mel preset; must agree with feature shards and with the model trained from")
     train: tuple[Source, ...] = Field(min_length=1)
     eval: tuple[Source, ...] = Field((), description="decoded and scored during training")
-    task: Literal["asr", "text"] = Field("asr", description="how an utterance becomes a sequence")
-    text: str = Field("plain", description="normaliser applied to training targets; `none` keeps the text as it is")
+    task: Literal["asr", "text", "tts"] = Field("asr", description="how an utterance becomes a sequence")
+    text: str = Field("plain", description="normaliser applied to the text that is learnt to write or to say; `none` keeps it as it is")
     min_seconds: float = Field(0.1, ge=0)
     max_seconds: float = Field(20.0, gt=0, description="longer utterances are left out, counted and said")
     augment: dict[str, Any] | None = Field(None, description="options of audio augmentation, see melcli.audio.augment.Augment")
     spec_augment: dict[str, Any] | None = Field(None, description="options of melcli.audio.augment.SpecAugment, applied to the log-mel in training")
+    trim_silence: dict[str, Any] | None = Field(None, description="options of melcli.data.silence.Trim, applied to speech that is learnt to be said")
     mix: Mix | None = Field(None, description="shares of the sources by their hours, instead of each source's repeat or weight")
     shuffle: Literal["global", "shards"] = Field(
         "global", description="order of an epoch: of all utterances, or of shards and then of those in a window of them, for shards behind addresses"
@@ -108,6 +110,16 @@ class ModelSection(Section):
     speech_attention: Literal["causal", "bidirectional"] | None = Field(
         None, description="how speech positions see each other; causal unless given, or as in `init` where that is ours"
     )
+    speech_output: dict[str, Any] | None = Field(
+        None, description="kind and options of what speaks, see `melcli models ls --kind speech-output`; none for a model that only listens"
+    )
+    speak_prompt: str | None = Field(
+        None, description="what is read before speaking, <|text|> in it being where the text goes; <|text|><|speak|>, or as in `init`, unless given"
+    )
+    text_positions: Literal["plain", "spread"] = Field(
+        "plain", description="spread: a token of a text that is said, and the step that says it, get about the same position"
+    )
+    spoken_ctc_weight: float = Field(0.0, ge=0, description="weight of an auxiliary CTC loss on the states that speech is said from")
     ctc_weight: float = Field(0.0, ge=0, description="weight of an auxiliary CTC loss on speech positions")
     ctc_units: Literal["tokens", "characters"] = Field("tokens", description="what CTC tells apart; characters are those of the training text")
     ctc_rate: int = Field(1, ge=1, description="CTC frames that each speech position gives; characters at 12.5 Hz need 2 or 3")
@@ -223,8 +235,11 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _speech_once(self) -> Recipe:
         named = self.model.prompt in ("auto", "chat")
-        if self.data.task != "text" and not named and (count := self.model.prompt.count("<|speech|>")) != 1:
+        if self.data.task == "asr" and not named and (count := self.model.prompt.count("<|speech|>")) != 1:
             raise ValueError(f"model.prompt {self.model.prompt!r} must hold <|speech|> once, where the audio goes, and holds it {count} times")
+        said = self.model.speak_prompt
+        if said is not None and (count := said.count("<|text|>")) != 1:
+            raise ValueError(f"model.speak_prompt {said!r} must hold <|text|> once, where the text goes, and holds it {count} times")
         return self
 
 

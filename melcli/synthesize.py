@@ -300,14 +300,3 @@ def shown(left_out: tuple[str, ...], limit: int = 8) -> str:
     """What a voice left out, for a message: the first few, and how many more."""
     more = f" and {len(left_out) - limit} more" if len(left_out) > limit else ""
     return ", ".join(one if len(one) <= 24 else one[:24] + "…" for one in left_out[:limit]) + more
-
-
-def joined(spoken: list[Spoken]) -> Spoken:
-    """Passages one after the other as one, without the silence between them: mel_TM, stop_P, std_P; the reason is the first that is not `stop`."""
-    std = [one.std_P for one in spoken]
-    return type(spoken[0])(
-        mel_TM=torch.cat([one.mel_TM for one in spoken]),
-        stop_P=torch.cat([one.stop_P for one in spoken]),
-        std_P=None if None in std else torch.cat(std),
-        reason=next((one.reason for one in spoken if one.reason != "stop"), "stop"),
-    )

@@ -6,8 +6,11 @@ Shapes: T mel frames, M mel bins, P steps.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 from melcli.audio.mel_spec import MelSpec
 from melcli.errors import UsageError, WriteError
@@ -29,27 +32,32 @@ def check_plot(path: Path) -> None:
         raise UsageError(f"--plot {path}: the suffix says the format; valid are {', '.join(SUFFIXES)}.")
 
 
-def plot_spoken(path: Path, spoken: Spoken, spec: MelSpec, frames_per_step: int, title: str) -> None:
-    """Draw one stretch of speech. Raises WriteError where the file cannot be written."""
+def plot_spoken(path: Path, spoken: Sequence[Spoken], spec: MelSpec, frames_per_step: int, title: str) -> None:
+    """Draw passages one after the other, without the silence between them. Raises WriteError where the file cannot be written."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    mel_TM = spoken.mel_TM.float().cpu()
-    seconds = len(mel_TM) / spec.frame_rate
+    mel_TM = torch.cat([one.mel_TM for one in spoken]).float().cpu()
+    seconds, step = len(mel_TM) / spec.frame_rate, frames_per_step / spec.frame_rate
     figure = Figure(figsize=(max(6.0, min(40.0, 2.2 * seconds)), 6.0), layout="constrained")
     FigureCanvasAgg(figure)
     above, middle, below = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 1))
     above.imshow(mel_TM.T.numpy(), origin="lower", aspect="auto", extent=(0, seconds, 0, spec.n_mels), interpolation="nearest")
     above.set_title(title, fontsize=8, loc="left", parse_math=False)
     above.set_ylabel("mel bin", fontsize=8)
-    for axes, name, values_P in ((middle, "stop probability", spoken.stop_P), (below, "latent std", spoken.std_P)):
+    for axes, name in ((middle, "stop probability"), (below, "latent std")):
         axes.set_ylabel(name, fontsize=8)
-        if values_P is None:
-            axes.text(0.5, 0.5, "this model has none", transform=axes.transAxes, ha="center", va="center", fontsize=8)
-        else:
-            times = [(step + 1) * frames_per_step / spec.frame_rate for step in range(len(values_P))]
-            axes.plot(times, values_P.float().cpu().numpy(), linewidth=1)
+    if spoken[0].std_P is None:
+        below.text(0.5, 0.5, "this model has none", transform=below.transAxes, ha="center", va="center", fontsize=8)
+    start = 0.0
+    for one in spoken:
+        for axes, values_P in ((middle, one.stop_P), (below, one.std_P)):
+            axes.axvline(start, color="0.8", linewidth=1)
+            if values_P is not None:
+                axes.plot([start + number * step for number in range(len(values_P))], values_P.float().cpu().numpy(), color="C0", linewidth=1)
+        start += len(one.mel_TM) / spec.frame_rate
     middle.set_ylim(-0.05, 1.05)
+    below.set_xlim(0, seconds)
     below.set_xlabel("s", fontsize=8)
     with replacing(path) as temporary:
         try:

@@ -11,22 +11,16 @@ from transformers import TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from melcli import config as yaml_config
-from melcli import console, launch
+from melcli import console
 from melcli.data.batches import TrainingBatches, only
-from melcli.data.load import load_utterance
 from melcli.data.packing import BatchPlan
 from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError, ConfigError
 from melcli.files import write_text
-from melcli.models.beam import Beam
-from melcli.models.generate import Greedy
 from melcli.models.hardware import keep_freed_memory, pick_device, pick_dtype
-from melcli.models.processor import SpeechLMProcessor
-from melcli.models.recognise import recognise
-from melcli.models.speech_lm import SpeechLM
 from melcli.recipe import Recipe
-from melcli.scoring import normalize, wer
 from melcli.training import parallel, setup, tune
+from melcli.training.evaluation import Evaluation
 from melcli.training.finish import TrainResult, finish
 from melcli.training.progress import ProgressLines, Stopwatch
 from melcli.training.trainer import COMPLETE, SpeechTrainer, StopAfter, StopOnSignal, latest_checkpoint
@@ -34,35 +28,6 @@ from melcli.training.trainer import COMPLETE, SpeechTrainer, StopAfter, StopOnSi
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}
 
 EAGER_ROW = 512  # positions a row up to which a processor trains with plain matrix products instead of fused attention; measured faster at 300
-
-
-class Evaluation:
-    """Decodes evaluation utterances and scores them; features are computed once and kept. Of several processes each decodes its share."""
-
-    def __init__(self, sets: dict[str, list[Utterance]], processor: SpeechLMProcessor, text: str) -> None:
-        self.processor = processor
-        self.clean = normalize.get(text)
-        self.sets: dict[str, tuple[list[torch.Tensor], list[str]]] = {}
-        rank, world = launch.place()
-        for name, utterances in sets.items():
-            own = utterances[rank::world]
-            waves = [load_utterance(u, processor.spec.rate) for u in own]
-            features = [processor.features([wave])[0].half() for wave in waves]
-            self.sets[name] = features, [self.clean(u.text or "") for u in own]
-
-    def __call__(self, model: SpeechLM, strategy: Greedy | Beam | None = None) -> dict[str, float]:
-        """WER in percent by set, over the shares of all processes; greedy unless told otherwise."""
-        decoded = {}
-        for name, (features, references) in self.sets.items():
-            hypotheses = recognise(model, self.processor, [f.float() for f in features], strategy)
-            decoded[name] = references, [self.clean(self.processor.text(h.tokens)) for h in hypotheses]
-        rates = {}
-        shares = launch.gather([decoded])
-        for name in self.sets:
-            references, texts = ([one for share in shares for one in share[name][part]] for part in (0, 1))
-            rate = wer.score(references, texts).wer
-            rates[name] = round(rate, 2) if rate is not None else 0.0
-        return rates
 
 
 class Run:
@@ -134,14 +99,21 @@ class Run:
     def _lengths(self, utterances: Sequence[Utterance]) -> list[int]:
         frames = self.data.features.frames
         return [
-            encoder.length(u, self.processor.patches(n) if encoder.reads_speech else 0, ids)
+            encoder.length(u, self.processor.steps(n) if encoder.speaks else self.processor.patches(n) if encoder.reads_speech else 0, ids)
             for encoder, u, n, ids in zip(self.encoders, utterances, frames, self.text_ids, strict=True)
         ]
+
+    def _ends(self) -> list[tuple[dict[str, Any], Any]]:
+        """Options and module of the speech input and, where there is one, of the speech output."""
+        section, model = self.recipe.model, self.model
+        said = [] if section.speech_output is None else [(section.speech_output, model.speech_output)]
+        return [(section.speech_input, model.speech_input), *said]
 
     def decisions(self) -> dict[str, str]:
         """What was decided, and why."""
         count = sum(p.numel() for p in self.model.parameters())
-        front = sum(p.numel() for p in self.model.speech_input.parameters())
+        ends = {end.get("kind"): module for end, module in self._ends()}
+        sizes = "".join(f", {sum(p.numel() for p in module.parameters()):,} of them in {kind}" for kind, module in ends.items())
         t = self.recipe.train
         left_out = "; ".join(f"{n} {why}" for why, n in self.data.left_out.items())
         epoch = len(self.plan.batches(0))
@@ -150,10 +122,11 @@ class Run:
             "device": f"{self.device}: {self.device_reason}",
             "dtype": f"{str(self.dtype).removeprefix('torch.')}: {self.dtype_reason}; weights stay float32",
             "data": f"{len(self.data.features.utterances)} utterances, {self.data.hours:.2f} h an epoch"
+            + (f", {said} of them to be said" if (said := self.data.tasks.count("tts")) else "")
             + (f", {texts} of them text alone" if (texts := self.data.tasks.count("text")) else "")
             + (f"; left out: {left_out}" if left_out else ""),
             "mel": f"{self.recipe.data.mel}: {self.processor.spec.frame_rate:g} frames/s, {self.processor.spec.n_mels} bins",
-            "model": f"{count:,} parameters, {front:,} of them in {self.recipe.model.speech_input.get('kind')}; vocabulary {len(self.tokenizer)}",
+            "model": f"{count:,} parameters{sizes}; vocabulary {len(self.tokenizer)}",
             **begun,
             **self.started.decided,
             "trains": "; ".join(map(str, self.groups)),
@@ -175,6 +148,7 @@ class Run:
             self.plan,
             steps=self.steps * self.recipe.train.accumulate * self.world,
             patches=self.processor.patches,
+            steps_of=self.processor.steps,
             pad_id=self.tokenizer.pad_token_id,
             seed=self.recipe.seed,
             on_failure=_left_out,
@@ -226,12 +200,12 @@ class Run:
             eval_dataset=[] if sets else None,
             data_collator=only,
             processing_class=self.processor,
-            evaluate_by_decoding=Evaluation(sets, self.processor, recipe.data.text),
+            evaluate_by_decoding=Evaluation(sets, self.processor, recipe.data),
             snapshots=self.out / "snapshots",
             keep=t.average,
             speech_lr=recipe.tune.speech_lr,
             layout=self.parallel,
-            callbacks=[ProgressLines(), Stopwatch(), StopOnSignal(), *([StopAfter(smoke)] if smoke else [])],
+            callbacks=[ProgressLines(self.model.part_names), Stopwatch(), StopOnSignal(), *([StopAfter(smoke)] if smoke else [])],
         )
         return trainer
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from melcli.audio.mel_spec import PRESETS, MelSpec
-from melcli.audio.vocoder import Vocoder
+from melcli.audio.vocoder import Vocoder, refuse_other
 from melcli.errors import CheckpointError
 
 
@@ -91,3 +91,14 @@ class Hum(Vocoder):
         hop = self.spec.hop_length
         wave_H = torch.sin(torch.arange(hop) * (2 * torch.pi / hop))
         return (0.5 * 10 ** mel_BTM.amax(2).clamp(max=0))[:, :, None].mul(wave_H).flatten(1)
+
+
+class Picky(Hum):
+    """A hum that reads one mel only."""
+
+    family = "picky"
+
+    @classmethod
+    def open(cls, source: str | None, spec: MelSpec, *, device: str, offline: bool) -> Picky:
+        refuse_other(cls.family, PRESETS["vocos-24k"], spec)
+        return cls(spec)

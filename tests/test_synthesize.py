@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+import json
+import sys
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +16,7 @@ import torch
 from melcli.audio.vocoder import load_vocoder
 from melcli.data.passages import PAUSES
 from melcli.errors import AudioError, UsageError
-from melcli.synthesize import WINDOW, Request, Synthesizer, deliver, joined
+from melcli.synthesize import WINDOW, Request, Synthesizer, deliver
 from tests.fake_speaker import FakeSpeaker, Hum
 
 HOP, RATE = 256, 16000
@@ -40,7 +44,6 @@ def test_sentences_are_apart(synthesizer: Synthesizer) -> None:
     assert len(speech.wave_S) == sum(parts) + sum(pauses)
     assert not speech.wave_S[parts[0] : parts[0] + pauses[0]].any()
     assert not speech.wave_S[-parts[2] - pauses[1] : -parts[2]].any()
-    assert joined(speech.spoken).mel_TM.shape == (sum(len(spoken.mel_TM) for spoken in speech.spoken), 80)
 
 
 def test_the_same_seed_gives_the_same_audio(synthesizer: Synthesizer) -> None:
@@ -163,3 +166,31 @@ def test_memory_does_not_grow_with_the_text(synthesizer: Synthesizer) -> None:
         synthesizer.speaker.spoken.clear()
     assert words == 10_000 and samples > 1000 * 4 * HOP * 40
     assert most <= 2 * WINDOW
+
+
+def test_the_benchmark_says_the_same_without_a_cache(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.voice_maker import save_voice
+
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    spec = importlib.util.spec_from_file_location("benchmark", repository / "benchmarks" / "synthesize.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    folder = save_voice(tmp_path / "voice")
+    arguments = [
+        "--model",
+        folder,
+        "--vocoder",
+        "griffin-lim",
+        "--sentences",
+        2,
+        "--repeats",
+        1,
+        "--dtype",
+        "float32",
+        "--json",
+        tmp_path / "figures.json",
+    ]
+    monkeypatch.setattr(sys, "argv", ["synthesize.py", *map(str, arguments)])
+    benchmark.main()  # stops where the numbers of frames differ
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["apart"] < 1e-3 and all(factor > 0 for factor in figures["real_time_factors"].values())

@@ -51,7 +51,7 @@ class GriffinLim(Vocoder):
     def wave(self, mel_BTM: Tensor) -> Tensor:
         waves = []
         for mel_TM in mel_BTM:
-            stream = GriffinLimStream(self)
+            stream = GriffinLimStream(self, finished=False)  # whoever calls this finishes it
             waves.append(torch.cat([stream.push(mel_TM), stream.flush()]))
         return torch.stack(waves)
 
@@ -96,10 +96,11 @@ class GriffinLim(Vocoder):
 class GriffinLimStream(VocoderStream):
     """Frames in, samples out, a block at a time. The whole call goes through here too, so both give the same samples."""
 
-    def __init__(self, vocoder: GriffinLim) -> None:
+    def __init__(self, vocoder: GriffinLim, *, finished: bool = True) -> None:
         super().__init__(vocoder)
         spec = vocoder.spec
         self.limner = vocoder
+        self.finished = finished
         self.number = 0
         self.known_TF = torch.empty(0, spec.n_fft // 2 + 1, dtype=torch.complex64, device=vocoder.device)
         self.tail_S = torch.empty(0, device=vocoder.device)  # of the block before, from the first sample of the next one's own
@@ -146,7 +147,7 @@ class GriffinLimStream(VocoderStream):
             # the first window starts before the audio, in its reflection, or a little after its start
             wave_S = torch.nn.functional.pad(wave_S[spec.reflected :], (spec.skipped, 0))
         self.returned += len(wave_S)
-        return self.vocoder.finished(wave_S)
+        return self.vocoder.finished(wave_S) if self.finished else wave_S
 
 
 class InverseMel:

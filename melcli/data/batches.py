@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from melcli.data.collate import pack
+from melcli.data.collate import Item, pack
 from melcli.data.features import Joined
 from melcli.data.packing import BatchPlan, balanced
-from melcli.data.tasks import Encoder, Example
+from melcli.data.tasks import Encoder
 from melcli.data.text_noise import with_noise
 from melcli.errors import AudioError
 
@@ -21,7 +22,8 @@ SPARE_BATCHES = 20  # that are tried in place of one of which no file can be rea
 
 
 class TrainingBatches(Dataset):
-    """Batch number `step` of the whole training. encoders: that of each utterance's task.
+    """Batch number `step` of the whole training. encoders: that of each utterance's task. patches, steps_of: positions that so many frames take
+    where they are heard, and where they are said.
 
     Rows are as the plan has them, unless augmentation changed lengths: then the batch's utterances are shared out among its rows anew.
     Each utterance draws its augmentation from a generator seeded by (seed, batch, place in the batch), so a batch does not depend on which
@@ -38,6 +40,7 @@ class TrainingBatches(Dataset):
         *,
         steps: int,
         patches: Callable[[int], int],
+        steps_of: Callable[[int], int] = lambda frames: 0,
         pad_id: int,
         seed: int,
         on_failure: Callable[[str], None],
@@ -49,6 +52,7 @@ class TrainingBatches(Dataset):
         self.plan = plan
         self.steps = steps
         self.patches = patches
+        self.steps_of = steps_of
         self.pad_id = pad_id
         self.seed = seed
         self.on_failure = on_failure
@@ -67,9 +71,9 @@ class TrainingBatches(Dataset):
                 return pack(packed, self.pad_id)
         raise AudioError(f"training stops at batch {step}: neither it nor those after it hold any audio that can be read")
 
-    def _rows(self, step: int) -> list[list[tuple[Example, Tensor | None]]]:
+    def _rows(self, step: int) -> list[list[Item]]:
         _, rows = self.plan.locate(step)
-        examples: list[tuple[Example, Tensor | None]] = []
+        items: list[Item] = []
         planned: list[list[int]] = []
         place = 0
         as_planned = True
@@ -78,16 +82,16 @@ class TrainingBatches(Dataset):
             for index in row:
                 place += 1
                 try:
-                    example = self._example(index, step, place)
+                    item = self._item(index, step, place)
                 except AudioError as error:
                     self._failed(str(error))
                     continue
-                as_planned &= len(example[0].input_ids) == self.plan.lengths[index]
-                planned[-1].append(len(examples))
-                examples.append(example)
+                as_planned &= len(item.example.input_ids) == self.plan.lengths[index]
+                planned[-1].append(len(items))
+                items.append(item)
         if not as_planned:  # a change of speed changes lengths, which the plan does not know: share them out anew among as many rows
-            planned = balanced([len(example.input_ids) for example, _ in examples], len(rows))
-        return [[examples[i] for i in row] for row in planned if row]
+            planned = balanced([len(item.example.input_ids) for item in items], len(rows))
+        return [[items[i] for i in row] for row in planned if row]
 
     def _look_ahead(self, step: int) -> None:
         """Say what the next batches want. This process makes only some of them, but the copies of shards are everybody's on this machine."""
@@ -103,16 +107,29 @@ class TrainingBatches(Dataset):
             self.told.add(message)
             self.on_failure(message)
 
-    def _example(self, index: int, step: int, place: int) -> tuple[Example, Tensor | None]:
-        utterance = self.features.utterances[index]
+    def _item(self, index: int, step: int, place: int) -> Item:
         named = hashlib.blake2b(f"{self.seed}/{step}/{place}".encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(named, "big") >> 1)
-        encoder = self.encoders[index]
-        mel_TM = self.features.get(index, generator) if encoder.reads_speech else None
-        example = encoder(utterance, 0 if mel_TM is None else self.patches(len(mel_TM)), self.text_ids[index])
-        if self.text_noise and mel_TM is not None:
-            example = with_noise(example, self.text_noise, self.vocabulary, generator)
-        return example, mel_TM
+        item = read_item(self.features, index, self.encoders[index], self.text_ids[index], self.patches, self.steps_of, generator)
+        if self.text_noise and item.heard_TM is not None:
+            item = replace(item, example=with_noise(item.example, self.text_noise, self.vocabulary, generator))
+        return item
+
+
+def read_item(
+    features: Joined,
+    index: int,
+    encoder: Encoder,
+    text_ids: list[int],
+    patches: Callable[[int], int],
+    steps_of: Callable[[int], int],
+    generator: torch.Generator | None = None,
+) -> Item:
+    """An utterance as its task has it. generator: draws augmentation, of speech that is heard; what is to be said stays as it is."""
+    mel_TM = features.get(index, None if encoder.speaks else generator) if encoder.reads_speech or encoder.speaks else None
+    places = 0 if mel_TM is None else (steps_of if encoder.speaks else patches)(len(mel_TM))
+    example = encoder(features.utterances[index], places, text_ids)
+    return Item(example, None if encoder.speaks else mel_TM, mel_TM if encoder.speaks else None)
 
 
 def only(batch: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -1,11 +1,12 @@
 """Examples laid end to end as rows of one tensor.
 
-Shapes: R rows, L positions, F frames of all utterances, M mel bins, U utterances, N target tokens.
+Shapes: R rows, L positions, T frames of an utterance, F frames of all, M mel bins, U utterances, N target tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,37 +14,52 @@ from torch import Tensor
 from melcli.data.tasks import Example
 
 
-def pack(rows: Sequence[Sequence[tuple[Example, Tensor | None]]], pad_id: int) -> dict[str, Tensor]:
-    """What `SpeechLM.forward` reads, from rows of (example, mel_TM or None).
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A sequence and its speech: heard_TM is read (mel, or samples [S, 1]), spoken_TM is to be said."""
 
-    Returns input_ids, labels, position_ids and documents [R, L]; speech [F, M] and speech_lengths [U] in reading order; ctc_targets [N]
-    and ctc_lengths [U]. Where no example holds speech, the speech entries are left out.
+    example: Example
+    heard_TM: Tensor | None = None
+    spoken_TM: Tensor | None = None
+
+
+def pack(rows: Sequence[Sequence[Item]], pad_id: int) -> dict[str, Tensor]:
+    """What `SpeechLM.forward` reads.
+
+    Returns input_ids, labels, position_ids and documents [R, L]; of speech that is heard speech [F, M] and speech_lengths [U] in reading order,
+    ctc_targets [N] and ctc_lengths [U]; of speech that is said spoken, spoken_lengths, spoken_ctc_targets and spoken_ctc_lengths likewise. Where no
+    item holds such speech, its entries are left out.
     """
-    width = max(sum(len(example.input_ids) for example, _ in row) for row in rows)
+    width = max(sum(len(item.example.input_ids) for item in row) for row in rows)
     shape = (len(rows), width)
     input_ids = torch.full(shape, pad_id)
     labels = torch.full(shape, -100)
     position_ids = torch.zeros(shape, dtype=torch.long)
     documents = torch.zeros(shape, dtype=torch.long)
-    speech: list[Tensor] = []
-    ctc: list[list[int]] = []
     for r, row in enumerate(rows):
         at = 0
-        for number, (example, mel_TM) in enumerate(row, 1):
+        for number, item in enumerate(row, 1):
+            example = item.example
             here = slice(at, at + len(example.input_ids))
             input_ids[r, here] = torch.tensor(example.input_ids)
             labels[r, here] = torch.tensor(example.labels)
             labels[r, at] = -100  # the first position has nothing before it, least of all the previous document
-            position_ids[r, here] = torch.arange(len(example.input_ids))
+            position_ids[r, here] = torch.arange(len(example.input_ids)) if example.positions is None else torch.tensor(example.positions)
             documents[r, here] = number
             at = here.stop
-            if mel_TM is not None:
-                speech.append(mel_TM)
-                ctc.append(example.ctc_ids)
     batch = {"input_ids": input_ids, "labels": labels, "position_ids": position_ids, "documents": documents}
-    if speech:
-        batch["speech"] = torch.cat(speech).float()
-        batch["speech_lengths"] = torch.tensor([len(mel) for mel in speech])
-        batch["ctc_targets"] = torch.tensor([token for ids in ctc for token in ids], dtype=torch.long)
-        batch["ctc_lengths"] = torch.tensor([len(ids) for ids in ctc])
-    return batch
+    items = [item for row in rows for item in row]
+    batch |= _speech("", "speech", [(item.heard_TM, item.example.ctc_ids) for item in items if item.heard_TM is not None])
+    return batch | _speech("spoken_", "spoken", [(item.spoken_TM, item.example.ctc_ids) for item in items if item.spoken_TM is not None])
+
+
+def _speech(prefix: str, name: str, found: Sequence[tuple[Tensor, list[int]]]) -> dict[str, Tensor]:
+    """Speech laid end to end, and its text in CTC's classes."""
+    if not found:
+        return {}
+    return {
+        name: torch.cat([mel_TM.float() for mel_TM, _ in found]),
+        f"{name}_lengths": torch.tensor([len(mel_TM) for mel_TM, _ in found]),
+        f"{prefix}ctc_targets": torch.tensor([token for _, ids in found for token in ids], dtype=torch.long),
+        f"{prefix}ctc_lengths": torch.tensor([len(ids) for _, ids in found]),
+    }

@@ -280,7 +280,7 @@ DIGITS = Corpus(
 def _read_synth(root: Path, split: str, options: dict[str, str]) -> list[Utterance] | None:
     from melcli.data.synth_plan import corpus
 
-    return corpus({key: options.pop(key) for key in ("hours", "seed", "mix", "voices") if key in options}, root)
+    return corpus({key: options.pop(key) for key in ("hours", "seed", "mix", "voices", "text", "steady") if key in options}, root)
 
 
 SYNTH = Corpus(
@@ -292,7 +292,7 @@ SYNTH = Corpus(
     default="en",
     read=_read_synth,
     archives={},
-    options=("hours", "mix", "voices"),
+    options=("hours", "mix", "voices", "text", "steady"),
 )
 
 CORPORA: dict[str, Corpus] = {corpus.name: corpus for corpus in (LIBRISPEECH, DIGITS, SPEECHOCEAN762, ROBOTUTOR, LIBRITTS, LJSPEECH, SYNTH)}

@@ -35,7 +35,7 @@ def passages(text: str, alphabet: str, longest: int = LONGEST) -> Iterator[Piece
     alphabet: the characters the voice knows. longest: characters of a passage.
     """
     for passage in sentences(text):
-        said, left_out = fit(_closed(passage), alphabet)
+        said, left_out = fit(_closed(passage, alphabet), alphabet)
         parts = list(cut(said, longest)) if any(letter.isalnum() for letter in said) else []
         for number, (part, end) in enumerate(parts):
             pause = Passage(part, end or passage.end).pause
@@ -44,9 +44,12 @@ def passages(text: str, alphabet: str, longest: int = LONGEST) -> Iterator[Piece
             yield Piece("", 0.0, left_out)
 
 
-def _closed(passage: Passage) -> str:
-    """In words, with the stop that an abbreviation at the end took with it, or that a heading has none of."""
-    said = speakable(passage.text)
+def _closed(passage: Passage, alphabet: str) -> str:
+    """In words, with the stop that an abbreviation at the end took with it, or that a heading has none of.
+
+    A voice without capitals would say the article for the letter a, so that is spelled as synthesisers are given it (data/text.py).
+    """
+    said = speakable(passage.text, letter_a="A" if "A" in alphabet and "a" in alphabet else "eigh")
     return said if not said or not (said[-1].isalnum() or said[-1] in ",;:") else said.rstrip(",;:") + "."
 
 

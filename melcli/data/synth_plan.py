@@ -30,17 +30,30 @@ VOICE_SHARES = {
 }
 """Shares of the utterances, by speaker. `espeak` is any of its accents and variants."""
 FILES = {"book": "text/books.txt.gz", "dialogue": "text/dialogues.txt.gz", "question": "text/qa.jsonl.gz"}
+TEXTS = ("transcript", "spoken")
 SEPARATE = 0.4
 """Share of the digit strings that are joined from digits spoken one by one, as recordings of single digits are joined."""
 STRETCH, PITCH = (0.8, 1.35), (0.8, 1.2)
 
 
-def plan(root: Path, hours: float, seed: int, mix: Mapping[str, float] | None = None, voices: Mapping[str, float] | None = None) -> list[Utterance]:
+def plan(
+    root: Path,
+    hours: float,
+    seed: int,
+    mix: Mapping[str, float] | None = None,
+    voices: Mapping[str, float] | None = None,
+    *,
+    text: str = "transcript",
+    steady: bool = False,
+) -> list[Utterance]:
     """`hours` of synthetic speech as shuffled utterances with estimated durations and `extra["kind"]`: a pure function of its arguments.
 
     root: the data root that holds text/ and, where they exist, the test corpora whose texts are kept out.
-    mix: shares of KINDS, by hours. voices: shares by utterances, a voice's name or `espeak`. UsageError for a name or number that cannot be.
+    mix: shares of KINDS, by hours. voices: shares by utterances, a voice's name or `espeak`. text: what an utterance's text is, the `transcript`, or
+    what was `spoken`, with its punctuation. steady: every voice keeps its own tempo, pitch and size. UsageError for a name or number that cannot be.
     """
+    if text not in TEXTS:
+        raise UsageError(f"Synthetic speech with text={text} cannot be.{nearest(text, TEXTS)} Valid: {', '.join(TEXTS)}.")
     mix, voices = _shares(mix or KINDS, "kind", list(KINDS)), _shares(voices or VOICE_SHARES, "voice", None)
     if not 0 < hours < float("inf"):
         raise UsageError(f"Synthetic speech of {hours:g} hours cannot be; valid: hours=0.01 and more.")
@@ -50,7 +63,7 @@ def plan(root: Path, hours: float, seed: int, mix: Mapping[str, float] | None = 
         random = Random(f"{seed}/{kind}")
         said, number, lines = 0.0, 0, material.lines(kind, random)
         while said < hours * 3600 * share:
-            utterance = _utterance(f"synth-{seed}-{kind}-{number:06d}", kind, next(lines), voices, random)
+            utterance = _utterance(f"synth-{seed}-{kind}-{number:06d}", kind, next(lines), voices, random, text == "spoken", steady)
             utterances.append(utterance)
             said, number = said + (utterance.duration or 0.0), number + 1
     Random(f"{seed}/order").shuffle(utterances)
@@ -60,19 +73,20 @@ def plan(root: Path, hours: float, seed: int, mix: Mapping[str, float] | None = 
 def corpus(options: Mapping[str, str], root: Path) -> list[Utterance]:
     """The source `synth:en?hours=60&seed=1&mix=book:1,digits:0.5&voices=flite/slt:1,espeak:0.3`: options in, utterances out.
 
+    `text=spoken&steady=1` makes what a voice is learnt from: texts with their punctuation, each voice at its own tempo and pitch.
     UsageError for an unknown option or value, and where a program that the voices need is not installed (with the Debian packages to install).
     """
-    valid = {"hours", "seed", "mix", "voices"}
+    valid = {"hours", "seed", "mix", "voices", "text", "steady"}
     if unknown := [key for key in options if key not in valid]:
         raise UsageError(f"Unknown option '{unknown[0]}' of synth:en.{nearest(unknown[0], valid)} Valid: {', '.join(sorted(valid))}.")
     try:
-        hours, seed = float(options.get("hours", "1")), int(options.get("seed", "1"))
+        hours, seed, steady = float(options.get("hours", "1")), int(options.get("seed", "1")), bool(int(options.get("steady", "0")))
         mix, voices = (_parse_shares(options[key]) if key in options else None for key in ("mix", "voices"))
     except ValueError as problem:
         raise UsageError(
             f"synth:en?{'&'.join(f'{key}={value}' for key, value in options.items())}: {problem}; valid: hours=60&seed=1&mix=book:1,digits:0.5"
         ) from None
-    utterances = plan(root, hours, seed, mix, voices)
+    utterances = plan(root, hours, seed, mix, voices, text=options.get("text", "transcript"), steady=steady)
     programs = {"espeak-ng" if name == "espeak" else voice(name).program for name in voices or VOICE_SHARES}
     if missing := sorted(program for program in programs if shutil.which(program) is None):
         packages = " ".join(PACKAGES[program] for program in missing)
@@ -157,11 +171,11 @@ class Material:
         return self._cleaned(sources, random, lambda sentence: prompts.childlike(sentence, common))
 
 
-def _utterance(name: str, kind: str, sentence: Sentence, voices: Mapping[str, float], random: Random) -> Utterance:
+def _utterance(name: str, kind: str, sentence: Sentence, voices: Mapping[str, float], random: Random, as_spoken: bool, steady: bool) -> Utterance:
     """The sentence in a random voice and delivery; some digit strings digit by digit."""
-    delivery = _delivery(kind, voices, random)
-    said = {"text": sentence.text, "speaker": delivery.voice, "extra": {"kind": kind}}
-    if kind == "digits" and sentence.words > 1 and random.random() < SEPARATE:
+    delivery = _steady(voices, random) if steady else _delivery(kind, voices, random)
+    said = {"text": sentence.spoken if as_spoken else sentence.text, "speaker": delivery.voice, "extra": {"kind": kind}}
+    if kind == "digits" and sentence.words > 1 and not steady and random.random() < SEPARATE:
         delivery, gap = replace(delivery, lead=0.02, tail=0.02), round(random.uniform(0.03, 0.35), 2)
         words = sentence.text.split()
         seconds = sum(delivery.seconds(word) for word in words) + gap * (len(words) - 1)
@@ -169,11 +183,19 @@ def _utterance(name: str, kind: str, sentence: Sentence, voices: Mapping[str, fl
     return Utterance(name, (delivery.address(sentence.spoken),), duration=round(delivery.seconds(sentence.spoken), 2), **said)
 
 
+def _pick(voices: Mapping[str, float], random: Random) -> str:
+    name = random.choices(list(voices), list(voices.values()))[0]
+    return f"espeak/{random.choice(ESPEAK_ACCENTS)}+{random.choice(ESPEAK_CLEAR)}" if name == "espeak" else name
+
+
+def _steady(voices: Mapping[str, float], random: Random) -> Delivery:
+    """A voice as it is, with a tenth of a second of silence on either side."""
+    return Delivery(_pick(voices, random))
+
+
 def _delivery(kind: str, voices: Mapping[str, float], random: Random) -> Delivery:
     """A voice and random tempo, pitch and size. Half of the speakers are near the voice's own size, a third smaller (children), the rest bigger."""
-    name = random.choices(list(voices), list(voices.values()))[0]
-    if name == "espeak":
-        name = f"espeak/{random.choice(ESPEAK_ACCENTS)}+{random.choice(ESPEAK_CLEAR)}"
+    name = _pick(voices, random)
     one = voice(name)
     big, small = one.shifts
     children = 0.7 if kind == "child" else 0.35

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 from melcli.data.figures import figures, romans, telephones
 
@@ -52,6 +53,8 @@ _WORDS = (
 _HALF_DAY = re.compile(r"\b([ap])\.\s?m\.", re.IGNORECASE)
 _DOTTED_LETTERS = re.compile(r"\b(?:[A-Za-z]\.){2,}|\b(?:[A-Z]\. ){2,}")
 _CAPITALS = re.compile(r"\b([A-Z]{2,6})(s?)\b")
+_NAMED_A = re.compile(r"(?<=\b(?:plan|team|type|side|part|note) )A\b|(?<=\b(?:vitamin|section|exhibit) )A\b|(?<=\b(?:grade|class|group|level) )A\b")
+_A_M = re.compile(r"\ba m\b")
 _DOMAINS = "com|org|net|edu|gov|info|app|dev|io|ai|co|uk|de"
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _URL = re.compile(rf"(?:https?://|\bwww\.)[^\s<>\"]+|\b[a-z\d-]+(?:\.[a-z\d-]+)*\.(?:{_DOMAINS})\b(?![@.]\w)(?:/[\w./~%?=&#-]*)?", re.IGNORECASE)
@@ -78,6 +81,11 @@ def _initialism(found: re.Match[str]) -> str:
     return " ".join(letters) + ("'s" if plural else "") if _spelled(letters) else found[0]
 
 
+def _renamed(spelled: str | Callable[[re.Match[str]], str], letter_a: str) -> Callable[[re.Match[str]], str]:
+    """The replacement, with the letter a called so."""
+    return lambda found: re.sub(r"\ba\b", letter_a, spelled if isinstance(spelled, str) else spelled(found))
+
+
 def _shouted(found: re.Match[str]) -> str:
     """Among capitals only: "TV" -> "t v", while US may be the word."""
     return found[0] if set(found[1]) & set("AEIOUY") else _initialism(found)
@@ -92,8 +100,10 @@ def _address(found: re.Match[str]) -> str:
     return re.sub(r"\b[a-z]{2,5}\b", lambda word: word[0].upper() if _spelled(word[0]) else word[0], said) + after
 
 
-def speakable(text: str) -> str:
+def speakable(text: str, letter_a: str = "a") -> str:
     """The text with everything written in figures, symbols, abbreviations or addresses turned into words. Case and sentence punctuation stay.
+
+    letter_a: how the letter's name is written where letters are said one by one, for a reader to whom `a` is the article.
 
     >>> speakable("Dr. Who paid $3.50 at 5:05 p.m. on May 2nd, 1905 (20%).")
     'doctor Who paid three dollars and fifty cents at five oh five p m on May second, nineteen oh five, twenty percent.'
@@ -117,8 +127,9 @@ def speakable(text: str) -> str:
     if any(letter.isdigit() for letter in text):
         text = figures(text)
     text = _HALF_DAY.sub(lambda found: f"{found[1].lower()} m", text)
-    text = _DOTTED_LETTERS.sub(_letters, text)
-    text = _CAPITALS.sub(_shouted if text.isupper() and text.count(" ") > 2 else _initialism, text)
+    capitals = _shouted if text.isupper() and text.count(" ") > 2 else _initialism
+    for pattern, spelled in ((_DOTTED_LETTERS, _letters), (_CAPITALS, capitals), (_NAMED_A, "a"), (_A_M, "a m")):
+        text = pattern.sub(_renamed(spelled, letter_a), text)
     for symbol, words in _SYMBOLS.items():
         text = text.replace(symbol, words)
     text = re.sub(r"\s+-+(?=\s)", ",", re.sub(r"\s+", " ", text)).strip()

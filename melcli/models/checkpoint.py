@@ -140,7 +140,7 @@ def load(
     except Exception as error:
         raise CheckpointError(f"{folder}: the tokenizer cannot be read ({first_line(error)})") from None
     check_pair(folder, config, tokenizer)
-    return model.eval(), SpeechLMProcessor.of(config, tokenizer, model.speech_input)
+    return model.eval(), SpeechLMProcessor.of(config, tokenizer, model.speech_input, model.speech_output)
 
 
 def check_pair(folder: Path, config: SpeechLMConfig, tokenizer: Any) -> None:
@@ -222,7 +222,7 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
 
 def cast(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """A weight in another number format; statistics of the features keep their precision."""
-    statistics = name.startswith("speech_input.") and ".normalise." in name
+    statistics = name.startswith(("speech_input.", "speech_output.")) and ".normalise." in name
     keep = dtype is None or not tensor.is_floating_point() or statistics
     return tensor if keep else tensor.to(dtype)
 

@@ -1,4 +1,4 @@
-"""The configuration of a speech language model: a transformers config that holds the backbone's config, the mel and the speech input."""
+"""The configuration of a speech language model: a transformers config that holds the backbone's config, the mel, the speech input and output."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from transformers import AutoConfig, PretrainedConfig
 
 from melcli.audio.mel_spec import MelSpec, preset
 from melcli.data.tasks import SPEECH as SPEECH_TOKEN
+from melcli.data.tasks import TEXT as TEXT_MARK
 
 STOP_TOKEN = "<|end|>"
 PAD_TOKEN = "<|pad|>"
 UNKNOWN_TOKEN = "<|unk|>"
+SPEAK_TOKEN = "<|speak|>"
+SPEAK_PROMPT = TEXT_MARK + SPEAK_TOKEN
 
 
 class SpeechLMConfig(PretrainedConfig):
@@ -28,6 +31,12 @@ class SpeechLMConfig(PretrainedConfig):
     speech_token_id, pad_token_id: ids in the tokenizer; the first holds the place of speech and need not be called `<|speech|>` there.
     stop_token_ids: those that end a transcript. end_token_ids: what is learnt to follow one, the first of them unless given.
     lora: rank, alpha, dropout and targets of live low-rank adapters in the backbone, see `melcli.models.lora`; None for none.
+    speech_output: `kind` and options of the speech output; None for a model that only listens.
+    speak_prompt: text before speech that is said; `<|text|>` in it is where the text goes. spoken_token_id: holds the places of that speech.
+    spoken_pace: steps of the speech output that a token of text takes to say, measured on the training data. spoken_alphabet: characters that occur
+    in texts it learnt to say. spoken_level: dB that frames of that speech reach, all but the loudest twentieth.
+    text_positions: `plain`, or `spread` so that a token of the text and the step that says it have about the same position.
+    spoken_ctc_weight: of a CTC loss by which the positions that speech is predicted from know what is said, in the classes of ctc_weight.
     """
 
     model_type = "speech_lm"
@@ -51,6 +60,14 @@ class SpeechLMConfig(PretrainedConfig):
         pad_token_id: int = 0,
         max_seconds: float = 30.0,
         lora: dict[str, Any] | None = None,
+        speech_output: dict[str, Any] | None = None,
+        speak_prompt: str = SPEAK_PROMPT,
+        spoken_token_id: int | None = None,
+        spoken_pace: float = 0.0,
+        spoken_alphabet: str | None = None,
+        spoken_level: float | None = None,
+        text_positions: str = "plain",
+        spoken_ctc_weight: float = 0.0,
         **kwargs: Any,
     ) -> None:
         if isinstance(text_config, dict):
@@ -71,6 +88,14 @@ class SpeechLMConfig(PretrainedConfig):
         self.end_token_ids = end_token_ids or self.stop_token_ids[:1]
         self.max_seconds = max_seconds
         self.lora = lora
+        self.speech_output = speech_output
+        self.speak_prompt = speak_prompt
+        self.spoken_token_id = spoken_token_id
+        self.spoken_pace = spoken_pace
+        self.spoken_alphabet = spoken_alphabet
+        self.spoken_level = spoken_level
+        self.text_positions = text_positions
+        self.spoken_ctc_weight = spoken_ctc_weight
         kwargs.setdefault("tie_word_embeddings", getattr(self.text_config, "tie_word_embeddings", False))
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 

@@ -28,7 +28,8 @@ def group_of(name: str) -> str:
         return "LoRA"
     first, _, rest = name.partition(".")
     if first != "llm":
-        parts = {"speech_input": "speech input", "ctc_head": "CTC head"}.get(first, first)
+        parts = {"speech_input": "speech input", "speech_output": "speech output", "ctc_head": "CTC head", "spoken_ctc_head": "spoken CTC head"}
+        parts = parts.get(first, first)
         return f"{parts} {rest.partition('.')[0]}" if rest.startswith(("encoder", "relative")) else parts
     if layer_of(name) is not None:
         return "LLM layers"

@@ -16,9 +16,11 @@ from melcli.audio.mel import log_mel_many
 from melcli.audio.mel_spec import MelSpec
 from melcli.data import tasks
 from melcli.data.utterance import Utterance
+from melcli.errors import ConfigError
 from melcli.models.config import SPEECH_TOKEN, SpeechLMConfig
 from melcli.models.draft import ctc_greedy
 from melcli.models.speech_input import SpeechInput
+from melcli.models.speech_output import SpeechOutput
 from melcli.models.subsampling import Chain, Subsampling
 
 
@@ -26,7 +28,8 @@ class SpeechLMProcessor(ProcessorMixin):
     """Tokenizer, mel and prompt of one model.
 
     mel: fields of the MelSpec. stride: frames (or samples, where reads is `wave`) in one speech position. chains: see `Subsampling`, where it is
-    more than ceil(frames / stride). prompt, stop_token_ids, end_token_ids, speech_token_id: see SpeechLMConfig.
+    more than ceil(frames / stride). prompt, stop_token_ids, end_token_ids, speech_token_id: see SpeechLMConfig. speaking: of a model that speaks,
+    `stride` of its output and `prompt`, `token_id`, `pace` and `positions` as SpeechLMConfig has them.
     """
 
     attributes = ["tokenizer"]
@@ -44,6 +47,7 @@ class SpeechLMProcessor(ProcessorMixin):
         end_token_ids: Sequence[int] = (),
         speech_token_id: int | None = None,
         chains: Sequence[Chain] | None = None,
+        speaking: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(tokenizer, **kwargs)
@@ -56,15 +60,21 @@ class SpeechLMProcessor(ProcessorMixin):
         self.end_token_ids = list(end_token_ids) or self.stop_token_ids[:1]
         self.speech_token_id = speech_token_id
         self.chains = chains
+        self.speaking = speaking
         self._spelt: dict[tuple[int, bool], Sequence[int]] = {}
 
     @classmethod
-    def of(cls, config: SpeechLMConfig, tokenizer: Any, speech_input: SpeechInput) -> SpeechLMProcessor:
+    def of(cls, config: SpeechLMConfig, tokenizer: Any, speech_input: SpeechInput, speech_output: SpeechOutput | None = None) -> SpeechLMProcessor:
         """The processor that belongs to a model."""
         stride, chains = speech_input.stride, speech_input.subsampling.chains
         given = None if chains == Subsampling.of_stride(stride).chains else [[list(step) for step in chain] for chain in chains]
         ids = {name: getattr(config, name) for name in ("stop_token_ids", "end_token_ids", "speech_token_id")}
-        return cls(tokenizer, config.mel, stride, speech_input.reads, config.prompt, ctc_alphabet=config.ctc_alphabet, chains=given, **ids)
+        speaking = None
+        if speech_output is not None:
+            named = {"token_id": config.spoken_token_id, "pace": config.spoken_pace, "positions": config.text_positions}
+            speaking = {"stride": speech_output.stride, "prompt": config.speak_prompt, **named}
+        options = {"ctc_alphabet": config.ctc_alphabet, "chains": given, "speaking": speaking, **ids}
+        return cls(tokenizer, config.mel, stride, speech_input.reads, config.prompt, **options)
 
     @property
     def spec(self) -> MelSpec:
@@ -76,6 +86,11 @@ class SpeechLMProcessor(ProcessorMixin):
         waves = [torch.nn.functional.pad(w, (0, spec.span - len(w))) if len(w) < spec.span else w for w in waves]
         return [w[:, None] for w in waves] if self.reads == "wave" else log_mel_many(spec, waves)
 
+    def mels(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """mel_TM of each waveform, whatever the speech input reads: of speech that is to be said."""
+        spec = self.spec
+        return log_mel_many(spec, [torch.nn.functional.pad(w, (0, max(0, spec.span - len(w)))) for w in waves])
+
     def frames(self, samples: int) -> int:
         """How many rows `features` gives for a waveform of so many samples."""
         samples = max(samples, self.spec.span)
@@ -85,12 +100,25 @@ class SpeechLMProcessor(ProcessorMixin):
         """Speech positions of so many frames."""
         return (Subsampling(self.chains) if self.chains else Subsampling.of_stride(self.stride)).positions(frames)
 
+    def steps(self, frames: int) -> int:
+        """Positions of so many frames that are said."""
+        return -(-frames // self.speaking["stride"]) if self.speaking else 0
+
     def encoder(self, task: str = "asr") -> tasks.Encoder:
-        """Encodes training examples and prompts of a task."""
+        """Encodes training examples and prompts of a task. Raises ConfigError for one that the model cannot do."""
         from melcli import registry
 
         build = registry.get("task", task).load()
-        return tasks.Encoder(self.tokenizer, build, self.prompt, self.end_token_ids, self.ctc_alphabet, self.speech_token_id)
+        says = self.speaking or {}
+        pace = says.get("pace") if says.get("positions") == "spread" else None
+        prompt = says.get("prompt", "") if task == "tts" else self.prompt
+        ids = {"speech_id": self.speech_token_id, "spoken_id": says.get("token_id"), "pace": pace or None}
+        encoder = tasks.Encoder(self.tokenizer, build, prompt, self.end_token_ids, self.ctc_alphabet, **ids)
+        if encoder.speaks and not says:
+            raise ConfigError(f"task {task} needs a model that speaks: give model.speech_output, see `melcli models ls --kind speech-output`")
+        if encoder.reads_speech and self.reads == "nothing":
+            raise ConfigError(f"task {task} needs a model that hears: model.speech_input is none")
+        return encoder
 
     def prompts(self, frames: Sequence[int]) -> list[list[int]]:
         """Token ids of the ASR prompt for utterances of so many frames, without a transcript."""

@@ -77,6 +77,6 @@ class Rows:
         self.valid_BK, self.next_B = self.valid_BK[rows], self.next_B[rows]
 
     def _allowed(self, logits: Tensor) -> Tensor:
-        """The speech token stands for audio: no text may hold it."""
-        logits[..., self.model.config.speech_token_id] = -math.inf
+        """Tokens that stand for speech are no text."""
+        logits[..., self.model.place_holders] = -math.inf
         return logits

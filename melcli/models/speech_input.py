@@ -38,7 +38,7 @@ def respace(x_FM: Tensor, lengths_U: Tensor, slots_U: Tensor) -> Tensor:
 class SpeechInput(nn.Module):
     """Base of all speech inputs.
 
-    reads: `mel` frames, or samples of the waveform (`wave`). stride: frames (or samples) from one patch to the next.
+    reads: `mel` frames, samples of the waveform (`wave`) or `nothing`. stride: frames (or samples) from one patch to the next.
     forward(features, lengths_U) -> x_PD, patches_U.
     """
 
@@ -64,6 +64,19 @@ class SpeechInput(nn.Module):
 
     def bind(self, spec: MelSpec) -> None:
         """Told the mel that features are made with, or whose rate waveforms have. Raises ConfigError where they cannot be read."""
+
+
+class NoInput(SpeechInput):
+    """Hears nothing: for a model that only speaks."""
+
+    reads = "nothing"
+
+    def __init__(self, width: int, n_mels: int) -> None:
+        super().__init__()
+        self.stride = 1
+
+    def forward(self, mel_FM: Tensor, frames_U: Tensor) -> tuple[Tensor, Tensor]:
+        raise ConfigError("this model hears nothing: its speech input is none")
 
 
 class MelPatch(SpeechInput):

@@ -1,10 +1,12 @@
-"""The one model: a speech input, a causal language model and, optionally, a CTC head on the speech positions.
+"""The one model: a speech input, a causal language model and, optionally, a speech output and a CTC head.
 
-Shapes: B rows, L positions, D width, V vocabulary, U utterances, P speech positions of all utterances, N target tokens.
+Shapes: B rows, L positions, D width, V vocabulary, U utterances, P speech positions of all utterances, S states that speech is said from, N target
+tokens, F frames of all utterances, M mel bins.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,18 +19,23 @@ from melcli.models import lora
 from melcli.models.config import SpeechLMConfig
 from melcli.models.losses import IGNORE, ctc_loss, next_token_loss
 from melcli.models.masks import added, for_layers, packed_mask, padded_mask
+from melcli.models.noise import Drawn, Noise, Still
 from melcli.models.speech_input import SpeechInput, build_speech_input
+from melcli.models.speech_output import SpeechOutput, build_speech_output
+from melcli.models.spoken_layout import Layout, state_mask
 
 
 @dataclass
 class SpeechLMOutput(ModelOutput):
-    """loss: scalar. ce, ctc: its unweighted parts, detached. logits: [B, L or 1, V]. ctc_logits: [P x ctc_rate, classes]."""
+    """loss: scalar. parts: what it is the weighted sum of, by name, detached. logits: [B, L or 1, V]. ctc_logits: [P x ctc_rate, classes].
+    states: [S, D], of speech that is said.
+    """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
-    ce: Tensor | None = None
-    ctc: Tensor | None = None
+    parts: dict[str, Tensor] | None = None
     ctc_logits: Tensor | None = None
+    states: Tensor | None = None
     past_key_values: Any = None
 
 
@@ -53,16 +60,49 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         n_mels = config.mel_spec.n_mels
         self.speech_input: SpeechInput = build_speech_input(config.speech_input, config.hidden_size, n_mels)
         self.speech_input.bind(config.mel_spec)
-        self.ctc_head = nn.Linear(config.hidden_size, config.ctc_rate * config.ctc_classes) if config.ctc_weight > 0 else None
+        self.speech_output: SpeechOutput | None = None
+        if config.speech_output is not None:
+            self.speech_output = build_speech_output(config.speech_output, config.hidden_size, n_mels)
+            self.speech_output.bind(config.mel_spec)
+        classes = config.ctc_rate * config.ctc_classes
+        self.ctc_head = nn.Linear(config.hidden_size, classes) if config.ctc_weight > 0 else None
+        speaks_ctc = self.speech_output is not None and config.spoken_ctc_weight > 0
+        self.spoken_ctc_head = nn.Linear(config.hidden_size, classes) if speaks_ctc else None
         tied = getattr(self.llm, "_tied_weights_keys", None) if config.text_config.tie_word_embeddings else None
         self._tied_weights_keys = {f"llm.{key}": f"llm.{source}" for key, source in (tied or {}).items()}
         self._keys_to_ignore_on_save = set(self._tied_weights_keys)
-        for module in self.speech_input.modules():
-            module._keeps_its_init = True
+        for part in (self.speech_input, self.speech_output):
+            for module in part.modules() if part is not None else ():
+                module._keeps_its_init = True
         self.post_init()
         if config.lora is not None:
             lora.inject(self.llm, config.lora)
-        self.generation_config.suppress_tokens = [config.speech_token_id]
+        self.generation_config.suppress_tokens = self.place_holders
+
+    @property
+    def place_holders(self) -> list[int]:
+        """Tokens that stand for speech: no text may hold them."""
+        spoken = self.config.spoken_token_id
+        return [self.config.speech_token_id, *([] if spoken is None else [spoken])]
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Names of the losses that there may be."""
+        spoken = () if self.speech_output is None else self.speech_output.parts
+        return ("ce", "ctc", *spoken, *(("spoken_ctc",) if self.spoken_ctc_head is not None else ()))
+
+    def targets(self, batch: Mapping[str, Tensor]) -> dict[str, int]:
+        """What there is to learn in a batch, which sums of losses are divided by: `text` tokens, `ctc` classes, `frames` and `states` of speech that
+        is said, `spoken_ctc` classes."""
+        counts = {"text": int((batch["labels"] >= 0).sum()), "ctc": 0, "frames": 0, "states": 0, "spoken_ctc": 0}
+        if "ctc_targets" in batch:
+            counts["ctc"] = batch["ctc_targets"].numel()
+        if "spoken_lengths" in batch:
+            frames_U = batch["spoken_lengths"]
+            counts["frames"] = int(frames_U.sum())
+            counts["states"] = int((-(-frames_U // self.speech_output.stride) + 1).sum()) if self.speech_output is not None else 0
+            counts["spoken_ctc"] = batch["spoken_ctc_targets"].numel() if "spoken_ctc_targets" in batch else 0
+        return counts
 
     def _init_weights(self, module: nn.Module) -> None:
         """The backbone's small normal weights would make a stack of convolutions fade to nothing: it keeps torch's own initialisation."""
@@ -91,26 +131,55 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         cap = getattr(config, "final_logit_softcapping", None)
         return torch.tanh(logits / cap) * cap if cap else logits
 
-    def embed(self, input_ids_BL: Tensor, speech: Tensor | None, speech_lengths_U: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Embeddings [B, L, D] with speech put where the speech token stands, and the patches of each utterance.
+    def embed(
+        self,
+        input_ids_BL: Tensor,
+        speech: Tensor | None,
+        speech_lengths_U: Tensor | None,
+        spoken: Tensor | None = None,
+        spoken_lengths_U: Tensor | None = None,
+        noise: Noise | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Embeddings [B, L, D] with speech put where its tokens stand, and the patches of each utterance that is heard.
 
-        speech: packed features of the batch's utterances in reading order, [F, M] (or [S, 1] samples for `raw-frame`).
+        speech: packed features of the batch's utterances in reading order, [F, M] (or [S, 1] samples for `raw-frame`). spoken: mel of those that are
+        said. noise: of the speech output; by default drawn in training and still elsewhere.
         """
         x_BLD = self.get_input_embeddings()(input_ids_BL)
-        if speech is None:
-            return x_BLD, None
-        x_PD, patches_U = self.speech_input(speech, speech_lengths_U)
-        at_speech = input_ids_BL == self.config.speech_token_id
-        return x_BLD.masked_scatter(at_speech[..., None], x_PD.to(x_BLD.dtype)), patches_U
+        patches_U = None
+        if speech is not None:
+            x_PD, patches_U = self.speech_input(speech, speech_lengths_U)
+            at_speech = input_ids_BL == self.config.speech_token_id
+            x_BLD = x_BLD.masked_scatter(at_speech[..., None], x_PD.to(x_BLD.dtype))
+        if spoken is not None:
+            x_PD = self.speech_output.embed(spoken, spoken_lengths_U, noise or self.noise)
+            at_spoken = input_ids_BL == self.config.spoken_token_id
+            x_BLD = x_BLD.masked_scatter(at_spoken[..., None], x_PD.to(x_BLD.dtype))
+        return x_BLD, patches_U
 
-    def _through_speech(self, h_BLD: Tensor) -> Tensor:
-        """Zero, by way of everything that speech goes through."""
-        frames = 8 * self.speech_input.stride
-        bins = self.config.mel_spec.n_mels if self.speech_input.reads == "mel" else 1
-        silence = torch.zeros(frames, bins, device=h_BLD.device)
-        x_PD, _ = self.speech_input(silence, torch.tensor([frames], device=h_BLD.device))
-        zero = 0.0 * x_PD.float().sum()
-        return zero if self.ctc_head is None else zero + 0.0 * self.ctc_head(h_BLD[:1, :1]).float().sum()
+    @property
+    def noise(self) -> Noise:
+        """Drawn in training, else none."""
+        return Drawn() if self.training else Still()
+
+    def _through(self, h_BLD: Tensor, speech: bool, spoken: bool) -> Tensor:
+        """Zero, by way of everything that speech goes through where it is heard (`speech`) and where it is said (`spoken`)."""
+        bins, device = self.config.mel_spec.n_mels, h_BLD.device
+        zero = h_BLD.new_zeros(()).float()
+        if speech and self.speech_input.reads != "nothing":
+            frames = 8 * self.speech_input.stride
+            silence = torch.zeros(frames, bins if self.speech_input.reads == "mel" else 1, device=device)
+            zero = zero + 0.0 * self.speech_input(silence, torch.tensor([frames], device=device))[0].float().sum()
+        if spoken and self.speech_output is not None:
+            frames_U = torch.tensor([self.speech_output.stride], device=device)
+            silence = torch.zeros(self.speech_output.stride, bins, device=device)
+            zero = zero + 0.0 * self.speech_output.embed(silence, frames_U, self.noise).float().sum()
+            parts = self.speech_output.losses(h_BLD[0, :1].repeat(2, 1), silence, frames_U, {"frames": 1, "states": 1}, self.noise)
+            zero = zero + 0.0 * sum(parts.values())
+        for wanted, head in ((speech, self.ctc_head), (spoken, self.spoken_ctc_head)):
+            if wanted and head is not None:
+                zero = zero + 0.0 * head(h_BLD[:1, :1]).float().sum()
+        return zero
 
     def _for_layers(self, allowed_B1LL: Tensor, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
         """A boolean mask as the backbone takes it. Documents lie in one piece, so that how far back is a difference of indices."""
@@ -132,22 +201,31 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         ctc_targets: Tensor | None = None,
         ctc_lengths: Tensor | None = None,
-        target_count: Tensor | int | None = None,
-        ctc_count: Tensor | int | None = None,
+        spoken: Tensor | None = None,
+        spoken_lengths: Tensor | None = None,
+        spoken_ctc_targets: Tensor | None = None,
+        spoken_ctc_lengths: Tensor | None = None,
+        counts: Mapping[str, Tensor | int] | None = None,
+        step: int | None = None,
+        noise: Noise | None = None,
         past_key_values: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
         speech_elsewhere: bool = False,
+        spoken_elsewhere: bool = False,
         **kwargs: Any,
     ) -> SpeechLMOutput:
         """Packed rows (with `documents` [B, L], 0 for padding) in training; padded rows (with `attention_mask` [B, L]) in generation.
 
         labels [B, L] are not shifted by the caller's hand: position i is predicted from what stands before it; -100 is ignored.
-        target_count, ctc_count: what the summed losses are divided by, by default the targets in this call.
-        speech_elsewhere: other processes have speech in this step; where this one has text alone its gradients of what speech goes through are
-        zeros, as processes that average gradients must all have the same ones.
+        spoken [F, M], spoken_lengths [U]: mel of the speech that is said, in reading order; spoken_ctc_*: its text, as ctc_* is of what is heard.
+        counts: what the summed losses are divided by (see `targets`), by default what is in this call. step: of training, for weights that change.
+        noise: of the speech output, by default drawn in training and none elsewhere.
+        speech_elsewhere, spoken_elsewhere: other processes hear or say speech in this step; where this one does not, its gradients of what such
+        speech goes through are zeros, as processes that average gradients must all have the same ones.
         """
-        x_BLD, patches_U = self.embed(input_ids, speech, speech_lengths)
+        noise = noise or self.noise
+        x_BLD, patches_U = self.embed(input_ids, speech, speech_lengths, spoken, spoken_lengths, noise)
         at_speech = input_ids == self.config.speech_token_id
         two_way = self.config.speech_attention == "bidirectional"
         allowed = None
@@ -174,32 +252,55 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         ctc_logits = None
         if self.ctc_head is not None and speech is not None:
             ctc_logits = self.ctc_head(h_BLD[at_speech]).view(-1, self.config.ctc_classes)
+        states_SD = h_BLD[state_mask(input_ids == self.config.spoken_token_id)] if spoken is not None else None
         if labels is None:
             logits = self.logits(h_BLD[:, -logits_to_keep:] if logits_to_keep else h_BLD)
-            return SpeechLMOutput(logits=logits, ctc_logits=ctc_logits, past_key_values=out.past_key_values)
+            return SpeechLMOutput(logits=logits, ctc_logits=ctc_logits, states=states_SD, past_key_values=out.past_key_values)
         targets_BL = torch.full_like(labels, IGNORE)
         targets_BL[:, :-1] = labels[:, 1:]
         wanted = targets_BL != IGNORE
         targets_N = targets_BL[wanted]
-        count = len(targets_N) if target_count is None else target_count
-        ce = next_token_loss(self.logits(h_BLD[wanted]), targets_N, count, self.config.label_smoothing if self.training else 0.0)
-        loss = self.config.ce_weight * ce
-        ctc = None
+        given = counts or {}
+        weights = {"ce": self.config.ce_weight, "ctc": self.config.ctc_weight, "spoken_ctc": self.config.spoken_ctc_weight}
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        parts = {"ce": next_token_loss(self.logits(h_BLD[wanted]), targets_N, given.get("text", max(len(targets_N), 1)), smoothing)}
         if ctc_logits is not None and ctc_targets is not None and len(ctc_lengths):
-            ctc = ctc_loss(
-                ctc_logits, patches_U * self.config.ctc_rate, ctc_targets, ctc_lengths, ctc_targets.numel() if ctc_count is None else ctc_count
-            )
-            loss = loss + self.config.ctc_weight * ctc
-        if speech_elsewhere and speech is None:
-            loss = loss + self._through_speech(h_BLD)
+            frames_U = patches_U * self.config.ctc_rate
+            parts["ctc"] = ctc_loss(ctc_logits, frames_U, ctc_targets, ctc_lengths, given.get("ctc", max(ctc_targets.numel(), 1)))
+        if states_SD is not None:
+            parts |= self._spoken_parts(states_SD, spoken, spoken_lengths, spoken_ctc_targets, spoken_ctc_lengths, given, noise)
+            weights |= self.speech_output.weights(step)
+        loss = sum(weights[name] * part for name, part in parts.items())
+        if (speech_elsewhere and speech is None) or (spoken_elsewhere and spoken is None):
+            loss = loss + self._through(h_BLD, speech_elsewhere and speech is None, spoken_elsewhere and spoken is None)
         read = None if self.training else ctc_logits  # training wants none, and what shares its weights would keep hold of them
-        return SpeechLMOutput(loss=loss, ce=ce.detach(), ctc=None if ctc is None else ctc.detach(), ctc_logits=read)
+        return SpeechLMOutput(loss=loss, parts={name: part.detach() for name, part in parts.items()}, ctc_logits=read, states=states_SD)
+
+    def _spoken_parts(
+        self,
+        states_SD: Tensor,
+        spoken: Tensor,
+        frames_U: Tensor,
+        ctc_targets: Tensor | None,
+        ctc_lengths: Tensor | None,
+        counts: Mapping[str, Tensor | int],
+        noise: Noise,
+    ) -> dict[str, Tensor]:
+        """The losses of speech that is said; CTC over the states that its patches are predicted from."""
+        own = {"frames": len(spoken), "states": len(states_SD), **counts}
+        parts = self.speech_output.losses(states_SD, spoken, frames_U, own, noise)
+        if self.spoken_ctc_head is not None and ctc_targets is not None:
+            layout = Layout.of(frames_U, self.speech_output.stride)
+            logits = self.spoken_ctc_head(states_SD[layout.predicts_P]).view(-1, self.config.ctc_classes)
+            count = counts.get("spoken_ctc", max(ctc_targets.numel(), 1))
+            parts["spoken_ctc"] = ctc_loss(logits, layout.patches_U * self.config.ctc_rate, ctc_targets, ctc_lengths, count)
+        return parts
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, past_key_values: Any = None, is_first_iteration: bool = False, **kwargs: Any):
         """Speech is read once, in the first step."""
         inputs = super().prepare_inputs_for_generation(input_ids, past_key_values=past_key_values, is_first_iteration=is_first_iteration, **kwargs)
         if not is_first_iteration:
-            inputs["speech"] = inputs["speech_lengths"] = None
+            inputs["speech"] = inputs["speech_lengths"] = inputs["spoken"] = inputs["spoken_lengths"] = None
         return inputs
 
 

@@ -17,17 +17,20 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from melcli.audio.mel_spec import preset
+from melcli.data.tasks import SPOKEN
 from melcli.errors import CheckpointError, ConfigError, MelcliError, first_line, nearest
 from melcli.models import causal_lm, chat, checkpoint, lora
-from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN, SpeechLMConfig
+from melcli.models.config import SPEAK_PROMPT, SPEECH_TOKEN, STOP_TOKEN, TEXT_MARK, SpeechLMConfig
 from melcli.models.coverage import Coverage, Patterns, sizes, some
 from melcli.models.packable import check_packable
 from melcli.models.phi4mm import read_phi4mm
 from melcli.models.speech_input import build_speech_input
 from melcli.models.speech_lm import SpeechLM
+from melcli.models.speech_output import build_speech_output
 from melcli.models.written_config import check_fields
 from melcli.recipe import ModelSection, Recipe
 
+SPOKEN_FACTS = ("spoken_pace", "spoken_alphabet", "spoken_level")  # measured where a speech output begins
 Kind = Literal["speech_lm", "phi4mm", "phi4_multimodal", "causal-lm"]
 
 
@@ -76,7 +79,8 @@ def from_nothing(recipe: Recipe, tokenizer: Any, alphabet: str | None) -> Starte
     text_config = _text_config(section, len(tokenizer))
     text_config.bos_token_id = None
     speech = tokenizer.convert_tokens_to_ids(SPEECH_TOKEN)
-    config = speech_config(recipe, text_config, tokenizer.pad_token_id, prompt, stops, alphabet, speech_token_id=speech)
+    speaks = speaking(section, tokenizer)
+    config = speech_config(recipe, text_config, tokenizer.pad_token_id, prompt, stops, alphabet, speech_token_id=speech, **speaks)
     model = _build(config, "model.backbone")
     check_packable(model, "model.backbone")
     tensors = _wanted(model)
@@ -108,6 +112,18 @@ def start(origin: Origin, recipe: Recipe, alphabet: str | None) -> Started:
     return started
 
 
+def speaking_tokens(section: ModelSection) -> list[str]:
+    """The special tokens of speech that is said, where the model has a speech output."""
+    return [] if section.speech_output is None else [SPOKEN, *tokens_of((section.speak_prompt or SPEAK_PROMPT).replace(TEXT_MARK, ""))]
+
+
+def speaking(section: ModelSection, tokenizer: Any) -> dict[str, Any]:
+    """The fields of the configuration that speech which is said needs; the tokenizer has its tokens."""
+    if section.speech_output is None:
+        return {}
+    return {"speak_prompt": section.speak_prompt or SPEAK_PROMPT, "spoken_token_id": tokenizer.convert_tokens_to_ids(SPOKEN)}
+
+
 def speech_config(recipe: Recipe, text_config: PretrainedConfig, pad: int, prompt: str, stops: list[int], alphabet: str | None, **more: Any):
     """The SpeechLMConfig of a recipe around a backbone. more: fields that the recipe leaves open, as the model begun from has them."""
     section = recipe.model
@@ -127,6 +143,9 @@ def speech_config(recipe: Recipe, text_config: PretrainedConfig, pad: int, promp
         stop_token_ids=stops,
         pad_token_id=pad,
         max_seconds=recipe.data.max_seconds,
+        speech_output=section.speech_output,
+        text_positions=section.text_positions,
+        spoken_ctc_weight=section.spoken_ctc_weight,
         **{**more, "speech_attention": section.speech_attention or more.get("speech_attention", "causal")},
     )
 
@@ -160,13 +179,14 @@ def _from_llm(origin: Origin, recipe: Recipe, alphabet: str | None, fresh: Patte
     talks = section.prompt == "chat" or (section.prompt == "auto" and chat.has_template(tokenizer))
     prompt = _prompt(section, tokenizer, origin.name, chat.plain_prompt(tokenizer), talks)
     stops = chat.stop_ids(tokenizer, origin.folder, llm.config, talks, origin.name)
-    added = causal_lm.add_tokens(tokenizer, [SPEECH_TOKEN, *tokens_of(prompt), *([] if stops else [STOP_TOKEN])])
+    added = causal_lm.add_tokens(tokenizer, [SPEECH_TOKEN, *tokens_of(prompt), *speaking_tokens(section), *([] if stops else [STOP_TOKEN])])
     stops = stops or [tokenizer.convert_tokens_to_ids(STOP_TOKEN)]
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(stops[-1])
     decided = {"tokens": causal_lm.fit_vocabulary(llm, tokenizer, added)} if added else {}
     speech = tokenizer.convert_tokens_to_ids(SPEECH_TOKEN)
-    model = _empty(speech_config(recipe, llm.config, tokenizer.pad_token_id, prompt, stops, alphabet, speech_token_id=speech))
+    speaks = speaking(section, tokenizer)
+    model = _empty(speech_config(recipe, llm.config, tokenizer.pad_token_id, prompt, stops, alphabet, speech_token_id=speech, **speaks))
     model.llm = llm
     wanted = _wanted(model)
     random = [name for name in wanted if name in coverage.fresh or not name.startswith("llm.")]
@@ -208,7 +228,11 @@ def _from_speech_lm(
     prompt = _prompt(section, tokenizer, origin.name, theirs.prompt, section.prompt == "chat")
     text_config = theirs.text_config if section.backbone is None else _text_config(section, theirs.vocab_size)
     heard = theirs.ctc_alphabet if theirs.ctc_weight > 0 and not fresh("ctc_head.weight") else alphabet
-    kept = {name: getattr(theirs, name) for name in ("speech_token_id", "end_token_ids", "speech_attention")}
+    kept = {name: getattr(theirs, name) for name in ("speech_token_id", "end_token_ids", "speech_attention", *SPOKEN_FACTS)}
+    if theirs.speech_output is not None:
+        section = section.model_copy(update={"speak_prompt": section.speak_prompt or theirs.speak_prompt})
+    added = causal_lm.add_tokens(tokenizer, [token for token in [*tokens_of(prompt), *speaking_tokens(section)] if token != SPEECH_TOKEN])
+    kept |= speaking(section, tokenizer)
     config = speech_config(recipe, text_config, theirs.pad_token_id, prompt, theirs.stop_token_ids, heard, **kept)
     model = _empty(config)
     wanted = _wanted(model)
@@ -219,7 +243,7 @@ def _from_speech_lm(
     _assign(model, {name: tensors[name].float() for name in coverage.loaded} | _random(model, [*coverage.fresh]))
     started = Started(model, tokenizer, coverage)
     _take_lora(started, origin, recipe, theirs.lora, adapters, fresh, drop)
-    if added := causal_lm.add_tokens(tokenizer, [token for token in tokens_of(prompt) if token != SPEECH_TOKEN]):
+    if added:
         started.decided["tokens"] = causal_lm.fit_vocabulary(model.llm, tokenizer, added)
         model.config.text_config = model.llm.config
     for name in ("prompt", "speech_attention"):
@@ -283,14 +307,16 @@ def _random(model: SpeechLM, names: Iterable[str]) -> dict[str, Tensor]:
     config, wanted = model.config, set(names)
     built: dict[str, Callable[[], nn.Module]] = {
         "speech_input": lambda: build_speech_input(config.speech_input, config.hidden_size, config.mel_spec.n_mels),
+        "speech_output": lambda: build_speech_output(config.speech_output, config.hidden_size, config.mel_spec.n_mels),
         "ctc_head": lambda: nn.Linear(config.hidden_size, config.ctc_rate * config.ctc_classes),
+        "spoken_ctc_head": lambda: nn.Linear(config.hidden_size, config.ctc_rate * config.ctc_classes),
         "llm": lambda: AutoModelForCausalLM.from_config(config.text_config),
     }
     tensors: dict[str, Tensor] = {}
     for part, build in built.items():
         if any(name.startswith(f"{part}.") for name in wanted):
             module = build()
-            if part == "ctc_head":
+            if part.endswith("ctc_head"):
                 model._init_weights(module)
             elif part == "speech_input":
                 module.bind(config.mel_spec)  # what a fusion joins its inputs with depends on it

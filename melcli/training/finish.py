@@ -19,7 +19,7 @@ from melcli.models.hardware import DTYPES
 from melcli.models.speech_lm import SpeechLM
 from melcli.models.speech_lm_recogniser import choose_strategy
 from melcli.recipe import TRAINING, Recipe, digest
-from melcli.training import parallel, verify
+from melcli.training import measures, parallel, verify
 from melcli.training.progress import Stopwatch
 from melcli.training.trainer import SpeechTrainer
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where the model is, which weights it holds, and its WER in percent by evaluation set."""
+    """Where the model is, which weights it holds, and what was measured of it by evaluation set (training/measures.py)."""
 
     folder: Path
     chosen: str
@@ -37,9 +37,9 @@ class TrainResult:
 
 
 def finish(run: Run, trainer: SpeechTrainer, smoke: bool = False) -> TrainResult:
-    """Choose among the last, the best and the averaged weights by greedy WER on the evaluation sets, write the model and read it again.
+    """Choose among the last, the best and the averaged weights by what they measure on the evaluation sets, write the model and read it again.
 
-    The rates that are kept are those of the model's own decoding, which may be beam search.
+    Decoding is greedy until then; the measurements that are kept are those of the model's own decoding, which may be beam search.
 
     Called by all processes; the first one writes. Raises CheckpointError there where the adapters of the model have learnt nothing; after a smoke
     run that is only said.
@@ -52,13 +52,13 @@ def finish(run: Run, trainer: SpeechTrainer, smoke: bool = False) -> TrainResult
     results: dict[str, dict[str, float]] = {}
     for name in launch.gather([list(candidates)])[0]:
         parallel.load_full(model, last | candidates.get(name, {}))
-        results[name] = trainer.word_error_rates()
-    chosen = min(results, key=lambda name: sum(results[name].values()))
+        results[name] = trainer.measurements()
+    chosen = min(results, key=lambda name: measures.overall(results[name]))
     parallel.load_full(model, last | candidates.get(chosen, {}))
     strategy, decoding = choose_strategy(model, None, None)
     if results[chosen] and not isinstance(strategy, Greedy):
         console.note(f"measuring the chosen weights once more, as the model decodes: {decoding}")
-        results[chosen] = trainer.word_error_rates(strategy)
+        results[chosen] = trainer.measurements(strategy)
     result = TrainResult(run.out / "model", chosen, results[chosen])
     whole = parallel.gathered(trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False), run.out)  # without autocast around it
     if whole is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +12,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 
 from melcli import console
+from melcli.training import measures
 
 
 class Meter:
-    """Counts what went through the model since it was last read. Sums stay tensors, so that counting never waits for a GPU."""
+    """Counts what went through the model since it was last read. Sums stay tensors, so that counting never waits for a GPU.
 
-    def __init__(self) -> None:
+    parts: names of the losses that there may be, the same in all processes.
+    """
+
+    def __init__(self, parts: Sequence[str] = ("ce", "ctc")) -> None:
+        self.losses = ("loss", *parts)
         self.reset()
 
     def reset(self) -> None:
@@ -25,13 +30,13 @@ class Meter:
         self.started = time.perf_counter()
         self.steps = self.positions = 0  # of the optimiser; in the model, padding included
         self.waited = 0.0
-        self.sums: dict[str, Tensor | float] = {"tokens": 0.0, "loss": 0.0, "ce": 0.0, "ctc": 0.0}
+        self.sums: dict[str, Tensor | float] = dict.fromkeys(("tokens", *self.losses), 0.0)
 
-    def add(self, documents: Tensor, loss: Tensor, ce: Tensor, ctc: Tensor | None) -> None:
+    def add(self, documents: Tensor, loss: Tensor, parts: Mapping[str, Tensor]) -> None:
         """Count one batch; documents is 0 where there is padding."""
         self.positions += documents.numel()
-        found = {"tokens": (documents > 0).sum(), "loss": loss, "ce": ce, "ctc": 0.0 if ctc is None else ctc}
-        self.sums = {name: total + found[name] for name, total in self.sums.items()}
+        found = {"tokens": (documents > 0).sum(), "loss": loss, **parts}
+        self.sums = {name: total + found.get(name, 0.0) for name, total in self.sums.items()}
 
     def rates(self, mean: Callable[[Tensor], Tensor] = lambda sums: sums, processes: int = 1) -> dict[str, float]:
         """Means over steps and rates of all processes since the last reset; padding and waiting in percent. mean: of a tensor over the processes."""
@@ -40,7 +45,7 @@ class Meter:
         own = [*(float(total) for total in self.sums.values()), self.positions, self.waited]
         sums = dict(zip(names, mean(torch.tensor(own, dtype=torch.float64)).tolist(), strict=True))
         return {
-            **{name: sums[name] / max(self.steps, 1) for name in ("loss", "ce", "ctc")},
+            **{name: sums[name] / max(self.steps, 1) for name in self.losses},
             "tokens_per_second": processes * sums["tokens"] / seconds,
             "padding_percent": 100 * (1 - sums["tokens"] / max(sums["positions"], 1)),
             "data_wait_percent": 100 * sums["waited"] / seconds,
@@ -55,9 +60,10 @@ def clock(seconds: float) -> str:
 
 
 class ProgressLines(TrainerCallback):
-    """Prints the trainer's log entries as lines on stderr."""
+    """Prints the trainer's log entries as lines on stderr. parts: names of the losses, of which those are shown that are not zero."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts: Sequence[str] = ("ce", "ctc")) -> None:
+        self.parts = parts
         self.line: tuple[float, int] = (time.perf_counter(), 0)  # when the last one was printed, and at which step
         self.pace = 0.0  # seconds a step, the latest counting most, so that a pause is soon forgotten
 
@@ -71,8 +77,8 @@ class ProgressLines(TrainerCallback):
             return
         if "tokens_per_second" in logs:
             console.note(self._step(state, logs))
-        for name in sorted(key for key in logs if key.startswith("eval_wer/")):
-            console.note(f"  evaluation at step {state.global_step}: {name.removeprefix('eval_wer/')} WER {logs[name]:.2f} %")
+        for name, value in measures.found(logs).items():
+            console.note(f"  evaluation at step {state.global_step}: {measures.said(name, value)}")
 
     def _step(self, state: TrainerState, logs: dict[str, float]) -> str:
         (then, before), self.line = self.line, (time.perf_counter(), state.global_step)
@@ -82,8 +88,7 @@ class ProgressLines(TrainerCallback):
         parts = [
             f"step {state.global_step}/{state.max_steps}",
             f"loss {logs['loss']:.3f}",
-            f"ce {logs['ce']:.3f}",
-            *([f"ctc {logs['ctc']:.3f}"] if logs["ctc"] else []),
+            *(f"{name} {logs[name]:.3f}" for name in self.parts if logs[name]),
             f"lr {logs['learning_rate']:.2e}",
             f"grad {logs['grad_norm']:.2f}",
             f"{logs['tokens_per_second']:,.0f} tokens/s",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from transformers import AutoTokenizer
 
+from melcli import registry
 from melcli.audio.augment import Augment, SpecAugment
 from melcli.audio.mel_spec import MelSpec, preset
 from melcli.data.features import FeatureSource, Joined, ShardFeatures, TextFeatures, WaveFeatures
@@ -20,6 +21,7 @@ from melcli.data.manifest import fingerprint, read_source
 from melcli.data.mixing import repeats as mixed
 from melcli.data.remote import RemoteFolder, is_remote
 from melcli.data.shards import SUMMARY, FeatureShards
+from melcli.data.silence import Trim, TrimmedFeatures, level
 from melcli.data.utterance import Utterance
 from melcli.errors import AudioError, ConfigError, first_line, nearest
 from melcli.models.causal_lm import add_tokens
@@ -28,10 +30,11 @@ from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN
 from melcli.models.normalise import GlobalNorm
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_input import build_speech_input, settle_speech_input, speech_input_class
-from melcli.models.start import Started, from_nothing, identify, start, tokens_of
+from melcli.models.start import Started, from_nothing, identify, speaking_tokens, start, tokens_of
 from melcli.models.tokenizer import train_tokenizer
 from melcli.recipe import DataSection, ModelSection, Recipe
 from melcli.scoring import normalize
+from melcli.training import measures
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -77,16 +80,19 @@ def training_data(data: DataSection, reads: str, offline: bool = False) -> Train
     """All training sources, read and filtered. reads: what the speech input takes, `mel` or `wave`."""
     spec = preset(data.mel)
     root = Path(data.root)
-    clean = normalize.get(data.text)
     augment = _options(Augment, data.augment, "data.augment")
     sources: list[FeatureSource] = []
     tasks: list[str] = []
     left_out: dict[str, int] = {}
+    hours: list[float] = []
+    trim = _options(Trim, data.trim_silence, "data.trim_silence")
     for entry in data.train:
         source = locate(entry.source, root)
         task = entry.task or data.task
+        clean = normalize.get(entry.text or data.text)
+        form = "mel" if task == "tts" else reads
         shards = _shards(source, spec, data)
-        if shards is not None and reads == "wave":
+        if shards is not None and form == "wave":
             raise ConfigError(f"data.train: {entry.source} holds mel features, and model.speech_input reads waveforms")
         utterances = shards.utterances if shards else read_source(source, root=root, offline=offline)
         texts = [clean(u.text) if u.text else "" for u in utterances]
@@ -104,7 +110,10 @@ def training_data(data: DataSection, reads: str, offline: bool = False) -> Train
         elif shards:
             features = ShardFeatures(shards, kept, chosen)
         else:
-            features = WaveFeatures(chosen, spec, augment=augment if entry.augment else None, reads=reads)
+            features = WaveFeatures(chosen, spec, augment=augment if entry.augment else None, reads=form)
+        if trim is not None and task == "tts":
+            features = TrimmedFeatures(features, spec, trim)
+        hours.append(sum(features.frames) / (spec.rate if form == "wave" else spec.frame_rate) / 3600)
         sources.append(features)
         tasks += [task] * len(kept)
     spec_augment = _options(SpecAugment, data.spec_augment, "data.spec_augment")
@@ -113,21 +122,20 @@ def training_data(data: DataSection, reads: str, offline: bool = False) -> Train
     joined = Joined(sources, spec_augment)
     if not joined.utterances:
         raise ConfigError("data.train holds no utterance that can be trained on; see data.min_seconds and data.max_seconds")
-    repeats = [times for source, times in zip(sources, _times(data, sources), strict=True) for _ in source.utterances]
-    rate = spec.frame_rate if reads == "mel" else spec.rate
-    hours = sum(n * r for n, r in zip(joined.frames, repeats, strict=True)) / rate / 3600
-    return TrainingData(joined, tasks, repeats, fingerprint(joined.utterances), hours, left_out)
+    times = _times(data, hours)
+    repeats = [each for source, each in zip(sources, times, strict=True) for _ in source.utterances]
+    total = sum(own * each for own, each in zip(hours, times, strict=True))
+    return TrainingData(joined, tasks, repeats, fingerprint(joined.utterances), total, left_out)
 
 
-def _times(data: DataSection, sources: Sequence[FeatureSource]) -> list[float]:
-    """How often an epoch goes through each source."""
+def _times(data: DataSection, hours: Sequence[float]) -> list[float]:
+    """How often an epoch goes through each source of so many hours."""
     weights = [entry.weight for entry in data.train]
     if data.mix is None and None in weights:
         return [entry.repeat for entry in data.train]
-    frames = [sum(source.frames) for source in sources]
-    if 0 in frames:
-        raise ConfigError(f"data.train: {data.train[frames.index(0)].source} holds nothing that can be trained on, and cannot have a share")
-    return mixed(frames, None if data.mix else weights, data.mix.temperature if data.mix else 1.0)
+    if 0 in hours:
+        raise ConfigError(f"data.train: {data.train[hours.index(0)].source} holds nothing that can be trained on, and cannot have a share")
+    return mixed(hours, None if data.mix else weights, data.mix.temperature if data.mix else 1.0)
 
 
 def _options(cls: type[Options], fields: dict[str, Any] | None, key: str) -> Options | None:
@@ -149,25 +157,34 @@ def with_text(utterance: Utterance, text: str) -> Utterance:
     return utterance if utterance.text == text else replace(utterance, text=text)
 
 
-def evaluation_sets(data: DataSection, limit: int, offline: bool = False) -> dict[str, list[Utterance]]:
-    """Evaluation utterances by source, spread evenly over each source where there are more than `limit`."""
-    sets: dict[str, list[Utterance]] = {}
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Utterances that are evaluated with, their task (`asr` or `tts`) and the normaliser of their text."""
+
+    utterances: list[Utterance]
+    task: str
+    text: str
+
+
+def evaluation_sets(data: DataSection, limit: int, offline: bool = False) -> dict[str, EvaluationSet]:
+    """What is evaluated with, by source, spread evenly over each source where there is more than `limit`."""
+    sets: dict[str, EvaluationSet] = {}
     root = Path(data.root)
     for entry in data.eval:
-        source = locate(entry.source, root)
+        task, source = entry.task or data.task, locate(entry.source, root)
         if is_remote(source) or Path(source, SUMMARY).exists():
             raise ConfigError(f"data.eval: {entry.source} holds features, and evaluation reads audio: give the source they were made of")
         utterances = [u for u in read_source(source, root=root, offline=offline) if u.text and (u.duration or 0) <= data.max_seconds]
         if not utterances:
             raise ConfigError(f"data.eval: {entry.source} holds no utterance with text within data.max_seconds")
         step = max(1, len(utterances) // limit)
-        sets[entry.source] = utterances[::step][:limit]
+        sets[measures.named(entry.source, task)] = EvaluationSet(utterances[::step][:limit], task, entry.text or data.text)
     return sets
 
 
 def build_tokenizer(model: ModelSection, texts: Sequence[str]) -> Any:
     """For a model from scratch: the tokenizer that the recipe names, with our special tokens; or one trained on the training text."""
-    special = tokens_of(PLAIN if model.prompt == "auto" else model.prompt)
+    special = [*tokens_of(PLAIN if model.prompt == "auto" else model.prompt), *speaking_tokens(model)]
     name = model.tokenizer.from_
     if name is None:
         return train_tokenizer(sorted(set(texts)), model.tokenizer.vocab_size, special)
@@ -187,6 +204,10 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
     tokenizer: of a run from scratch that is resumed, so that it cannot get another.
     """
     front = recipe.model.speech_input
+    if "tts" in data.tasks and recipe.model.speech_output is None:
+        raise ConfigError(
+            f"task tts needs model.speech_output, which says how speech is made: {{kind: {', or '.join(registry.names('speech-output'))}}}"
+        )
     section = recipe.model.model_copy(update={"speech_input": settle_speech_input(front, offline)})
     recipe = recipe.model_copy(update={"model": section})
     letters = alphabet(data) if section.ctc_units == "characters" else None
@@ -201,32 +222,59 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
     model.generation_config.num_beams = section.beam
     if all(f"speech_input.{name}" in fresh for name in model.speech_input.state_dict()):
         model.speech_input.load_pretrained(speech_input_class(front)[1], offline)
-    norms = [module for name, module in model.named_modules() if isinstance(module, GlobalNorm) and any(key.startswith(f"{name}.") for key in fresh)]
+    norms = [
+        module
+        for name, module in model.speech_input.named_modules(prefix="speech_input")
+        if isinstance(module, GlobalNorm) and any(key.startswith(f"{name}.") for key in fresh)
+    ]
     if norms:
-        measured = statistics(data.features)
+        mel_FM = torch.cat([mel_TM.double() for _, mel_TM in sample(data, lambda task: task != "tts") or sample(data)])
         for norm in norms:
-            norm.set(*measured)
-    return started, SpeechLMProcessor.of(model.config, started.tokenizer, model.speech_input)
+            norm.set(mel_FM.mean(0).float(), mel_FM.std(0).float())
+    if any(name.startswith("speech_output.") for name in fresh):
+        measure_output(started, data)
+    return started, SpeechLMProcessor.of(model.config, started.tokenizer, model.speech_input, model.speech_output)
+
+
+def measure_output(started: Started, data: TrainingData) -> None:
+    """What a new speech output takes from the data before training: its statistics, the pace of speech, and the characters that it learns to say."""
+    model, says = started.model, data.tasks.count("tts")
+    found = sample(data, lambda task: task == "tts") if says else sample(data)
+    utterances = [data.features.utterances[i] for i, _ in found]
+    model.speech_output.measure([mel_TM.float() for _, mel_TM in found])
+    ids = started.tokenizer([u.text or "" for u in utterances], add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    steps = sum(model.speech_output.steps(len(mel_TM)) for _, mel_TM in found)
+    model.config.spoken_pace = round(steps / max(sum(map(len, ids)), 1), 4)
+    loudness = torch.cat([level(model.config.mel_spec, mel_TM) for _, mel_TM in found])
+    model.config.spoken_level = round(float(loudness.quantile(0.95)), 2)
+    said = [u for u, task in zip(data.features.utterances, data.tasks, strict=True) if task == "tts"]
+    model.config.spoken_alphabet = characters(said) if says else None
+    pace = f"{model.config.spoken_pace:.3g} steps of {model.speech_output.stride} frames a token of text"
+    started.decided["pace"] = f"{pace}, measured on {len(found)} utterances"
 
 
 def alphabet(data: TrainingData) -> str:
     """The characters of the training text, those left out that come less than once in a hundred thousand."""
-    counts = Counter(character for u in data.features.utterances for character in u.text or "")
+    return characters(data.features.utterances)
+
+
+def characters(utterances: Sequence[Utterance]) -> str:
+    """The characters of their texts, those left out that come less than once in a hundred thousand."""
+    counts = Counter(character for u in utterances for character in u.text or "")
     least = sum(counts.values()) * 1e-5
     return "".join(sorted(character for character, n in counts.items() if n >= least))
 
 
-def statistics(features: Joined) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per-bin mean and standard deviation [M] over a sample of the speech in the training data, evenly spread."""
-    spoken = [i for i, frames in enumerate(features.frames) if frames]
-    sample = []
+def sample(data: TrainingData, wanted: Callable[[str], bool] = lambda task: True) -> list[tuple[int, torch.Tensor]]:
+    """Utterances with speech and their features, evenly spread over the training data whose task is wanted."""
+    spoken = [i for i, (frames, task) in enumerate(zip(data.features.frames, data.tasks, strict=True)) if frames and wanted(task)]
+    found = []
     for i in spoken[:: max(1, len(spoken) // STATISTICS_UTTERANCES)]:
         with suppress(AudioError):  # training names it when it meets it
-            sample.append(features.get(i, None).double())
-    if not sample:
+            found.append((i, data.features.get(i, None)))
+    if spoken and not found:
         raise ConfigError("data.train: none of the audio sampled for the mel statistics can be read")
-    mel_FM = torch.cat(sample)
-    return mel_FM.mean(0).float(), mel_FM.std(0).float()
+    return found
 
 
 def reads_of(model: ModelSection, mel: str, offline: bool = False) -> str:

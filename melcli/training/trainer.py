@@ -22,7 +22,7 @@ from melcli.models import checkpoint
 from melcli.models.beam import Beam
 from melcli.models.generate import Greedy
 from melcli.models.speech_lm import SpeechLM
-from melcli.training import parallel
+from melcli.training import measures, parallel
 from melcli.training.progress import Meter
 from melcli.training.tune import parameter_groups
 
@@ -32,7 +32,8 @@ Evaluate = Callable[[SpeechLM, Greedy | Beam | None], dict[str, float]]
 
 
 class SpeechTrainer(Trainer):
-    """evaluate_by_decoding: WER in percent by evaluation set; snapshots: where weights of evaluations are kept, `keep` of the latest and the best.
+    """evaluate_by_decoding: measurements by evaluation set (training/measures.py); snapshots: where weights of evaluations are kept, `keep` of the
+    latest and the best.
 
     speech_lr: learning rate of all that is not the language model, where it has one of its own. layout: what processes share (training/parallel.py).
     """
@@ -52,12 +53,12 @@ class SpeechTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the targets of the whole step
         self.world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-        self._counts: dict[str, Tensor] = {}
+        self._counts: dict[str, Tensor | float] = {}
         self._agree: parallel.Agreement | None = None
-        self._speech_elsewhere = False
+        self._elsewhere = {"speech": False, "spoken": False}
         self.evaluate_by_decoding = evaluate_by_decoding
         self.snapshots = Snapshots(snapshots, keep)
-        self.meter = Meter()
+        self.meter = Meter(self.speech_lm.part_names)
         self.layout = layout
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -100,24 +101,23 @@ class SpeechTrainer(Trainer):
         self._counts = self._targets(samples[0], device)
         if self.world > 1:
             self._agree = self._agree or parallel.Agreement()
-            self._speech_elsewhere = self._agree(any("speech" in batch for batch in samples[0]))
+            self._elsewhere = {name: self._agree(any(name in batch for batch in samples[0])) for name in self._elsewhere}
         return samples
 
     def _targets(self, batches: list[dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
         """Targets of a whole optimiser step over all its batches and ranks, divided by the ranks, whose gradients are averaged."""
-        labels = sum(int((batch["labels"] >= 0).sum()) for batch in batches)
-        ctc = sum(batch["ctc_targets"].numel() for batch in batches if "ctc_targets" in batch)
-        counts = torch.tensor([labels, ctc], device=device, dtype=torch.float32)
-        counts = self._over_processes(counts)
-        counts = counts.clamp_min(1)
-        return {"target_count": counts[0], "ctc_count": counts[1]}
+        found = [self.speech_lm.targets(batch) for batch in batches]
+        names = list(found[0])
+        counts = torch.tensor([sum(one[name] for one in found) for name in names], device=device, dtype=torch.float32)
+        return dict(zip(names, self._over_processes(counts).clamp_min(1), strict=True))
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Any:
+        elsewhere = {f"{name}_elsewhere": there for name, there in self._elsewhere.items()}
         with self.accelerator.autocast():
-            outputs = model(**inputs, **self._counts, speech_elsewhere=self._speech_elsewhere)
-        self.meter.add(inputs["documents"], outputs.loss.detach(), outputs.ce, outputs.ctc)
+            outputs = model(**inputs, counts=self._counts, step=self.state.global_step, **elsewhere)
+        self.meter.add(inputs["documents"], outputs.loss.detach(), outputs.parts)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -136,8 +136,8 @@ class SpeechTrainer(Trainer):
             torch.distributed.all_reduce(sums)
         return sums / self.world
 
-    def word_error_rates(self, strategy: Greedy | Beam | None = None) -> dict[str, float]:
-        """WER in percent by evaluation set of the weights as they are, greedy unless told otherwise; each process decodes its share."""
+    def measurements(self, strategy: Greedy | Beam | None = None) -> dict[str, float]:
+        """What evaluation finds by evaluation set, with the weights as they are, decoding greedily unless told otherwise; each process has its share."""
         model = self.speech_lm
         model.eval()
         with parallel.whole(model), self.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
@@ -146,15 +146,14 @@ class SpeechTrainer(Trainer):
         return rates
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Decode every evaluation set, log its WER and keep the weights."""
+        """Evaluate on every set, log what was found and keep the weights."""
         began = time.perf_counter()
-        rates = self.word_error_rates()
-        mean = sum(rates.values()) / max(len(rates), 1)
-        metrics = {"eval_wer": mean, **{f"eval_wer/{name}": rate for name, rate in rates.items()}}
+        rates = self.measurements()
+        metrics = measures.logged(rates)
         self.log(metrics)
         weights = parallel.moving_state(self.speech_lm)
         if self.is_world_process_zero():
-            self.snapshots.add(self.state.global_step, mean, weights)
+            self.snapshots.add(self.state.global_step, measures.overall(rates), weights)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.meter.started += time.perf_counter() - began
         return metrics

@@ -39,6 +39,17 @@ def test_griffin_lim_gives_audio_with_the_same_mel(name):
     assert error < chance / 8
 
 
+def test_what_is_too_loud_is_rounded_off_once():
+    spec = preset("speecht5")
+    mel_TM = log_mel(spec, load(CLIP, spec.rate)[:8000]) + 0.45  # nearly three times as loud
+    vocoder = load_vocoder("griffin-lim", spec)
+    vocoder.iterations = 2
+    whole_S = vocoder(mel_TM[None])[0]
+    assert torch.equal(streamed(vocoder, mel_TM, [7]), whole_S)
+    loud_S = whole_S[whole_S.abs() > 0.96]
+    assert float(whole_S.abs().max()) <= 1 and len(loud_S.unique()) > 0.5 * len(loud_S) > 10, "not cut"
+
+
 def test_griffin_lim_streams_to_the_bit(monkeypatch):
     monkeypatch.setattr("melcli.audio.griffin_lim.BLOCK", 24)
     spec = preset("speecht5")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import math
+import signal
+import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from tests.cli.conftest import FakeTranscriber, Melcli
 from tests.fake_speaker import FakeSpeaker, Hum
 
 RATE = 16000
+CLIP = Path(registry.__file__).parent / "assets" / "clips" / "garden-rms.wav"
 
 
 @pytest.fixture
@@ -35,6 +39,14 @@ def speaker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeSpeaker:
     monkeypatch.setattr(synthesize, "load_vocoder", lambda name, spec, **o: Hum(spec) if name == "auto" else loader(name, spec, **o))
     monkeypatch.chdir(tmp_path)
     return fake
+
+
+@pytest.fixture(scope="module")
+def voice_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model that really speaks, saved as a checkpoint."""
+    from tests.voice_maker import save_voice
+
+    return save_voice(tmp_path_factory.mktemp("voice") / "model")
 
 
 def rows(*given: object, name: str = "rows.jsonl") -> Path:
@@ -328,3 +340,57 @@ def test_a_closed_pipe_is_no_accident(melcli: Melcli, speaker: FakeSpeaker, monk
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(Closed()))
     ran = melcli("synthesize", "hello", "-o", "-", "-q")
     assert ran.code == 1 and ran.err == ""
+
+
+def test_a_real_model_speaks(melcli: Melcli, voice_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = ["Hello world. It's 5 p.m. now!", "--model", voice_folder, "--dtype", "float32", "--vocoder", "griffin-lim"]
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert melcli("synthesize", *text, "-o", f"{name}.wav", "--seed", seed).code == 0
+    first, again, other = (soundfile.read(f"{name}.wav", dtype="int16")[0] for name in "abc")
+    assert np.array_equal(first, again) and not (len(first) == len(other) and np.array_equal(first, other))
+    assert 100 < abs(first).max() < 30000
+    ran = melcli("synthesize", *text, "-o", "d.wav", "--seed", 1, "--voice", CLIP, "-q")
+    assert ran.code == 0, ran.err
+    voiced = soundfile.read("d.wav", dtype="int16")[0]
+    assert not (len(voiced) == len(first) and np.array_equal(voiced, first))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO()))
+        assert melcli("synthesize", *text, "-o", "-", "--seed", 1).code == 0
+        piped, _ = soundfile.read(io.BytesIO(sys.stdout.buffer.getvalue()), dtype="int16")
+    assert len(piped) == len(first) and abs(piped.astype(int) - first).mean() < 0.01 * abs(first).max(), (
+        "one at a time and together agree up to rounding"
+    )
+    Path("rows.jsonl").write_text('{"text": "Hello world.", "id": "x"}\n{"text": "It\'s 5 p.m. now!"}\n')
+    assert melcli("synthesize", "--text-file", "rows.jsonl", "-o", "out", *text[1:]).code == 0
+    assert soundfile.info("out/x.wav").frames > 1000 and soundfile.info("out/0002.wav").frames > 1000
+
+
+def test_models_and_vocoders_that_do_not_fit(melcli: Melcli, voice_folder: Path, tmp_path: Path) -> None:
+    if "picky" not in registry.names("vocoder"):
+        registry.register(registry.Entry("vocoder", "picky", "tests.fake_speaker:Picky", "for tests"))
+    out = tmp_path / "a.wav"
+    for model, vocoder, expected in (
+        ("tiny-en", "auto", "--model tiny-en: this model only listens"),
+        (voice_folder, "picky", "vocoder picky reads another mel specification: rate 16000 is not 24000"),
+        (tmp_path, "auto", f"{tmp_path}: no config.json"),
+        ("gone", "auto", "--model gone: no such folder or registered model"),
+    ):
+        ran = melcli("synthesize", "hi", "-o", out, "--model", model, "--vocoder", vocoder, "-q")
+        assert ran.code == 2 and ran.err.startswith(f"error: {expected}") and ran.err.count("\n") == 1, ran.err
+    assert not out.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_an_interrupted_process_leaves_nothing(voice_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("A long story. " * 2000)
+    command = [sys.executable, "-m", "melcli", "synthesize", "--text-file", "long.txt", "-o", "a.wav", "--model", str(voice_folder)]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
+        for _ in range(1800):
+            if list(tmp_path.glob(".a.wav.*")):
+                break
+            time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130 and errors.splitlines()[-1] == "interrupted" and "Traceback" not in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["long.txt"]

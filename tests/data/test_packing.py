@@ -11,7 +11,7 @@ import torch
 
 from melcli.audio.mel_spec import preset
 from melcli.data.batches import TrainingBatches
-from melcli.data.collate import pack
+from melcli.data.collate import Item, pack
 from melcli.data.features import WaveFeatures
 from melcli.data.packing import BatchPlan, balanced
 from melcli.data.tasks import Encoder, asr, text
@@ -133,16 +133,16 @@ def test_packed_rows():
     items = []
     for count, words in ((3, "one two"), (1, "six"), (5, "")):
         utterance = Utterance("a", (), words)
-        items.append((enc(utterance, count, enc.texts([utterance])[0]), torch.full((count * 4, 2), float(count))))
+        items.append(Item(enc(utterance, count, enc.texts([utterance])[0]), torch.full((count * 4, 2), float(count))))
     batch = pack([items[:2], items[2:]], pad_id=0)
-    first = len(items[0][0].input_ids)
+    first = len(items[0].example.input_ids)
     assert batch["documents"][0].unique().tolist() == [1, 2]
     assert batch["documents"][1].unique().tolist() == [0, 1]
     assert batch["position_ids"][0, first] == 0
     assert batch["position_ids"][0, :first].tolist() == list(range(first))
     assert batch["labels"][0, first] == -100
     assert batch["speech_lengths"].tolist() == [12, 4, 20]
-    assert batch["ctc_lengths"].tolist() == [len(e.ctc_ids) for e, _ in items]
+    assert batch["ctc_lengths"].tolist() == [len(item.example.ctc_ids) for item in items]
     assert batch["speech"].dtype == torch.float32
     speech = batch["input_ids"] == enc.speech_id
     assert int(speech.sum()) == 9

@@ -88,6 +88,14 @@ def test_nothing_to_say(text: str) -> None:
     assert not [one.text for one in passages(text, ALPHABET) if one.text]
 
 
+def test_the_letter_a_is_called_by_its_name() -> None:
+    text = "A U.S.A. plan A, an API, a PhD, a TV and AIDS at 5 a.m. or 5:30 AM."
+    (said,) = passages(text, ALPHABET)
+    assert said.text == "a u s eigh plan eigh, an eigh p i, a p h d, a t v and aids at five eigh m or five thirty eigh m."
+    (said,) = passages(text, ALPHABET + ALPHABET.upper())
+    assert said.text == "A u s A plan A, an A p i, a p h d, a t v and AIDS at five A m or five thirty A m."
+
+
 def test_what_is_left_out_is_named_whole() -> None:
     assert [one.left_out for one in passages("Go 👨‍👩‍👧 to 東京 now.", ALPHABET)] == [("👨‍👩‍👧", "東京")]
 

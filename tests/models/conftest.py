@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from melcli.models.config import SpeechLMConfig
+from melcli.models.normalise import GlobalNorm
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
 from melcli.models.tokenizer import train_tokenizer
@@ -29,7 +30,8 @@ BACKBONES = {
 
 def make_model(backbone: str = "llama", attention: str = "bidirectional", speech_input: dict | None = None, ctc_weight: float = 0.5, **more):
     """A random SpeechLM of width 64 and its processor. The head is sharpened, so that greedy choices are no coin tosses."""
-    tokenizer = train_tokenizer(TEXTS, 60, ["<|transcribe|>"])
+    says = more.get("speech_output") is not None
+    tokenizer = train_tokenizer(TEXTS, 60, ["<|transcribe|>", *(["<|spoken|>", "<|speak|>"] if says else [])])
     fields = {
         "hidden_size": 64,
         "num_hidden_layers": 3,
@@ -52,6 +54,7 @@ def make_model(backbone: str = "llama", attention: str = "bidirectional", speech
             **more,
             prompt="<|speech|><|transcribe|>",
             speech_token_id=tokenizer.convert_tokens_to_ids("<|speech|>"),
+            spoken_token_id=tokenizer.convert_tokens_to_ids("<|spoken|>") if says else None,
             stop_token_ids=[tokenizer.eos_token_id],
             pad_token_id=tokenizer.pad_token_id,
         )
@@ -60,7 +63,22 @@ def make_model(backbone: str = "llama", attention: str = "bidirectional", speech
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(4.0)
-    return model, SpeechLMProcessor.of(model.config, tokenizer, model.speech_input)
+    return model, SpeechLMProcessor.of(model.config, tokenizer, model.speech_input, model.speech_output)
+
+
+VAE = {"kind": "vae", "frames": 3, "prenet": 24, "hidden": 24, "postnet": 8}
+
+
+def make_speaker(output: dict | None = None, backbone: str = "llama", **more):
+    """A random SpeechLM that hears and speaks, and its processor. What it says depends on the text and on what was said."""
+    model, processor = make_model(backbone, speech_output=output or VAE, spoken_pace=1.5, **more)
+    with torch.no_grad():
+        for norm in (m for m in model.speech_output.modules() if isinstance(m, GlobalNorm)):
+            norm.set(torch.full((80,), -2.0), torch.full((80,), 0.7))
+        for convolution in model.speech_output.modules():
+            if isinstance(convolution, torch.nn.Conv1d):
+                convolution.weight.normal_(0, 0.1)
+    return model, processor
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
 
-from melcli.data.collate import pack
+from melcli.data.collate import Item, pack
 from melcli.data.utterance import Utterance
 from melcli.models import checkpoint
 from melcli.models.masks import packed_mask
@@ -17,14 +17,12 @@ def examples(processor, features):
     encoder = processor.encoder()
     utterances = [Utterance(str(i), (), text) for i, text in enumerate(TEXTS)]
     ids = encoder.texts(utterances)
-    return [(encoder(u, processor.patches(len(f)), t), f) for u, f, t in zip(utterances, features, ids, strict=False)]
+    return [Item(encoder(u, processor.patches(len(f)), t), f) for u, f, t in zip(utterances, features, ids, strict=False)]
 
 
 def count(items):
-    return {
-        "target_count": sum(sum(label >= 0 for label in example.labels) for example, _ in items),
-        "ctc_count": sum(len(example.ctc_ids) for example, _ in items),
-    }
+    text = sum(sum(label >= 0 for label in item.example.labels) for item in items)
+    return {"text": text, "ctc": sum(len(item.example.ctc_ids) for item in items)}
 
 
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
@@ -36,10 +34,11 @@ def test_packed_loss_is_unpacked_loss(backbone, attention, features):
     with torch.no_grad():
         rows = [[items[0], items[2]], [items[1], items[3], items[4]]]
         packed = model(**pack(rows, model.config.pad_token_id))
-        alone = [model(**pack([[item]], model.config.pad_token_id), **counts) for item in items]
-    for part in ("loss", "ce", "ctc"):
-        torch.testing.assert_close(packed[part], sum(out[part] for out in alone), atol=2e-4, rtol=2e-5)
-    assert packed.ctc > 0
+        alone = [model(**pack([[item]], model.config.pad_token_id), counts=counts) for item in items]
+    torch.testing.assert_close(packed.loss, sum(out.loss for out in alone), atol=2e-4, rtol=2e-5)
+    for part in ("ce", "ctc"):
+        torch.testing.assert_close(packed.parts[part], sum(out.parts[part] for out in alone), atol=2e-4, rtol=2e-5)
+    assert packed.parts["ctc"] > 0
 
 
 def test_packed_gradient_is_unpacked_gradient(features):
@@ -50,7 +49,7 @@ def test_packed_gradient_is_unpacked_gradient(features):
     packed = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     for item in items:
-        model(**pack([[item]], model.config.pad_token_id), **counts).loss.backward()
+        model(**pack([[item]], model.config.pad_token_id), counts=counts).loss.backward()
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(packed[name], parameter.grad, atol=1e-3, rtol=1e-3)
@@ -104,9 +103,9 @@ def test_saved_and_loaded_is_the_same(tmp_path, features):
 def test_characters_as_ctc_classes_at_a_higher_rate(features):
     model, processor = make_model("llama", ctc_alphabet=" abcdefghijklmnopqrstuvwxyz'", ctc_rate=3)
     items = examples(processor, features)
-    assert items[0][0].ctc_ids == [" abcdefghijklmnopqrstuvwxyz'".index(c) for c in TEXTS[0]]
+    assert items[0].example.ctc_ids == [" abcdefghijklmnopqrstuvwxyz'".index(c) for c in TEXTS[0]]
     with torch.no_grad():
         out = model(**pack([items[3:5]], model.config.pad_token_id))
-    patches = sum(processor.patches(len(f)) for _, f in items[3:5])
+    patches = sum(processor.patches(len(f)) for f in features[3:5])
     assert out.ctc_logits.shape == (3 * patches, 29)
-    assert out.ctc > 0
+    assert out.parts["ctc"] > 0

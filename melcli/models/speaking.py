@@ -1,0 +1,129 @@
+"""Speech from the model, patch by patch: several texts at once with a key-value cache, each with chance of its own and guards of its own.
+
+Shapes: B rows, L positions of the prompts, K positions held, D width, X numbers a patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from melcli.data.tasks import Example
+from melcli.models.cache import roomy_cache
+from melcli.models.guards import Guard
+from melcli.models.masks import additive, padded_mask
+from melcli.models.noise import Seeded
+from melcli.models.speech_lm import SpeechLM
+
+COMPACT_AT = 0.75  # rows that are done leave the batch once fewer than this share still speaks
+
+
+@dataclass(slots=True)
+class Prompt:
+    """What stands before the first patch: the encoded text, with a place for each patch of a voice's frames voice_TM; the row's seed and guard."""
+
+    example: Example
+    seed: int
+    guard: Guard
+    voice_TM: Tensor | None = None
+
+
+@dataclass(slots=True)
+class Track:
+    """What a row has said: its patches, the probability of the end before each (and after the last), the deviation of each; why it ended, None while
+    it has not."""
+
+    guard: Guard
+    patches: list[Tensor] = field(default_factory=list)
+    stops: list[float] = field(default_factory=list)
+    stds: list[float] = field(default_factory=list)
+    reason: str | None = None
+
+
+@torch.inference_mode()
+def speak(model: SpeechLM, prompts: Sequence[Prompt], temperature: float) -> Iterator[list[Track]]:
+    """Says all prompts at once; gives the tracks of all, in order, after each step, until all have ended."""
+    output = model.speech_output
+    noise = Seeded([prompt.seed for prompt in prompts])
+    tracks = [Track(prompt.guard) for prompt in prompts]
+    rows = _Rows(model, prompts, noise)
+    alive = tracks
+    h_BD = rows.first_BD
+    while True:
+        said = output.say(h_BD, noise, temperature)
+        stops, stds = said.stop_N.tolist(), [] if said.std_N is None else said.std_N.tolist()
+        for row, track in enumerate(alive):
+            if track.reason is not None:
+                continue
+            track.stops.append(stops[row])
+            if track.guard.may_stop(len(track.patches)) and output.ends(said, row):
+                track.reason = "stop"
+                continue
+            track.patches.append(said.patch_NX[row])
+            if stds:
+                track.stds.append(stds[row])
+            track.reason = track.guard.check(output.frames(said.patch_NX[row : row + 1]))
+        yield tracks
+        at_work = [row for row, track in enumerate(alive) if track.reason is None]
+        if not at_work:
+            return
+        patch_NX = said.patch_NX
+        if len(at_work) <= COMPACT_AT * len(alive):
+            rows.select(at_work)
+            noise.select(at_work)
+            alive, patch_NX = [alive[row] for row in at_work], patch_NX[at_work]
+        h_BD = rows.advance(output.read(patch_NX, noise))
+
+
+class _Rows:
+    """Left-padded prompts that were read, and the patches read since. first_BD: the state after each prompt."""
+
+    def __init__(self, model: SpeechLM, prompts: Sequence[Prompt], noise: Seeded) -> None:
+        self.model = model
+        self.backbone = model.llm.get_decoder() if hasattr(model.llm, "get_decoder") else model.llm.base_model
+        self.cache = roomy_cache(model.config.text_config.num_hidden_layers, max(prompt.guard.most for prompt in prompts) + 1)
+        width = max(len(prompt.example.input_ids) for prompt in prompts)
+        x_BLD = torch.stack([_padded(self._embed(prompt, row, noise), width) for row, prompt in enumerate(prompts)])
+        positions = [prompt.example.positions or list(range(len(prompt.example.input_ids))) for prompt in prompts]
+        position_BL = torch.stack([_padded(torch.tensor(each, device=model.device), width) for each in positions])
+        self.valid_BK = torch.stack([_padded(torch.ones(len(each), dtype=torch.bool, device=model.device), width) for each in positions])
+        mask = padded_mask(self.valid_BK, torch.zeros_like(self.valid_BK), False)
+        self.first_BD = self._run(x_BLD, position_BL, mask)
+        self.next_B = position_BL[:, -1] + 1
+
+    def _embed(self, prompt: Prompt, row: int, noise: Seeded) -> Tensor:
+        """A row of its own draws from the row's own generator."""
+        ids = torch.tensor([prompt.example.input_ids], device=self.model.device)
+        voice = {}
+        if prompt.voice_TM is not None:
+            voice = {"spoken": prompt.voice_TM.to(self.model.device), "noise": noise.of(row)}
+            voice["spoken_lengths_U"] = torch.tensor([len(prompt.voice_TM)], device=self.model.device)
+        return self.model.embed(ids, None, None, **voice)[0][0]
+
+    def advance(self, x_BD: Tensor) -> Tensor:
+        """Read a patch a row; the state after it, [B, D]."""
+        self.valid_BK = torch.cat([self.valid_BK, self.valid_BK.new_ones(len(self.valid_BK), 1)], 1)
+        h_BD = self._run(x_BD[:, None].to(self.model.dtype), self.next_B[:, None], self.valid_BK[:, None, None, :])
+        self.next_B = self.next_B + 1
+        return h_BD
+
+    def _run(self, x_BLD: Tensor, position_BL: Tensor, mask: Tensor) -> Tensor:
+        if self.model.llm.config._attn_implementation == "eager":
+            mask = additive(mask, self.model.dtype)
+        out = self.backbone(inputs_embeds=x_BLD, attention_mask=mask, position_ids=position_BL, past_key_values=self.cache, use_cache=True)
+        return out.last_hidden_state[:, -1]
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Go on with these rows."""
+        index = torch.tensor(rows, device=self.next_B.device)
+        for layer in self.cache.layers:
+            layer.select(index)
+        self.valid_BK, self.next_B = self.valid_BK[index], self.next_B[index]
+
+
+def _padded(x: Tensor, width: int) -> Tensor:
+    """Zeros on the left."""
+    return torch.cat([x.new_zeros(width - len(x), *x.shape[1:]), x])

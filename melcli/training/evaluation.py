@@ -1,0 +1,114 @@
+"""Evaluation while training: transcripts of what is heard, and how near to the recordings what is said comes.
+
+Shapes: T mel frames, M mel bins, S states, F frames of all utterances of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from melcli import launch
+from melcli.data.collate import Item, pack
+from melcli.data.load import load_utterance
+from melcli.data.silence import Trim, decibels_each, kept
+from melcli.data.utterance import Utterance
+from melcli.models.beam import Beam
+from melcli.models.generate import Greedy
+from melcli.models.noise import Seeded
+from melcli.models.processor import SpeechLMProcessor
+from melcli.models.recognise import by_length, recognise
+from melcli.models.speech_lm import SpeechLM
+from melcli.models.spoken_layout import Layout
+from melcli.recipe import DataSection
+from melcli.scoring import normalize, wer
+from melcli.training.setup import EvaluationSet, with_text
+
+POSITIONS = 4000  # of a batch that is said
+SEED = 1  # of the pre-net's dropout, the same at every evaluation
+
+
+class Evaluation:
+    """Evaluates sets of utterances; features are computed once and kept. Of several processes each evaluates its share.
+
+    Those of task asr are decoded and their WER is counted. Those of task tts are said with the true frames before each patch given, every
+    distribution at its mean, and the mean distance from the true frames is measured in dB.
+    """
+
+    def __init__(self, sets: dict[str, EvaluationSet], processor: SpeechLMProcessor, data: DataSection) -> None:
+        self.processor = processor
+        self.heard = {name: _Heard(one, processor) for name, one in sets.items() if one.task == "asr"}
+        trim = Trim.model_validate(data.trim_silence) if data.trim_silence else None
+        self.said = {name: _Said(one, processor, trim) for name, one in sets.items() if one.task == "tts"}
+        self.order = list(sets)
+
+    def __call__(self, model: SpeechLM, strategy: Greedy | Beam | None = None) -> dict[str, float]:
+        """What is measured, by set, over the shares of all processes. strategy: how to decode, greedily unless told otherwise."""
+        own = {name: one(model, strategy) for name, one in self.heard.items()} | {name: one(model) for name, one in self.said.items()}
+        shares = launch.gather([own])
+        rates = {}
+        for name in self.order:
+            first, second = ([each for share in shares for each in share[name][part]] for part in (0, 1))
+            rate = wer.score(first, second).wer if name in self.heard else sum(first) / max(sum(second), 1)
+            rates[name] = round(rate, 3 if name in self.said else 2) if rate is not None else 0.0
+        return rates
+
+
+def _own(utterances: Sequence[Utterance]) -> Sequence[Utterance]:
+    rank, world = launch.place()
+    return utterances[rank::world]
+
+
+class _Heard:
+    """References and transcripts of a set."""
+
+    def __init__(self, one: EvaluationSet, processor: SpeechLMProcessor) -> None:
+        self.processor = processor
+        self.clean = normalize.get(one.text)
+        own = _own(one.utterances)
+        self.features = [processor.features([load_utterance(u, processor.spec.rate)])[0].half() for u in own]
+        self.references = [self.clean(u.text or "") for u in own]
+
+    def __call__(self, model: SpeechLM, strategy: Greedy | Beam | None) -> tuple[list[str], list[str]]:
+        hypotheses = recognise(model, self.processor, [f.float() for f in self.features], strategy)
+        return self.references, [self.clean(self.processor.text(h.tokens)) for h in hypotheses]
+
+
+class _Said:
+    """Distances in dB, summed over the numbers of each utterance, and how many numbers those are."""
+
+    def __init__(self, one: EvaluationSet, processor: SpeechLMProcessor, trim: Trim | None) -> None:
+        self.pad_id, self.each = processor.tokenizer.pad_token_id, decibels_each(processor.spec)
+        own = _own(one.utterances)
+        encoder = processor.encoder("tts")
+        clean = normalize.get(one.text)
+        self.items = []
+        for u, ids in zip(own, encoder.texts([with_text(u, clean(u.text or "")) for u in own]), strict=True):
+            mel_TM = processor.mels([load_utterance(u, processor.spec.rate)])[0]
+            mel_TM = mel_TM[kept(processor.spec, mel_TM, trim)] if trim is not None else mel_TM
+            self.items.append(Item(encoder(u, processor.steps(len(mel_TM)), ids), spoken_TM=mel_TM.half()))
+
+    @torch.no_grad()
+    def __call__(self, model: SpeechLM) -> tuple[list[float], list[int]]:
+        distances, counts = [0.0] * len(self.items), [0] * len(self.items)
+        noise = Seeded([SEED])
+        for batch in by_length([len(item.example.input_ids) for item in self.items], POSITIONS):
+            items = [self.items[i] for i in batch]
+            for i, mel_TM in zip(batch, said_after_truth(model, items, self.pad_id, noise), strict=True):
+                gap_TM = mel_TM - self.items[i].spoken_TM.to(mel_TM.device).float()
+                distances[i], counts[i] = self.each * float(gap_TM.abs().sum()), gap_TM.numel()
+        return distances, counts
+
+
+def said_after_truth(model: SpeechLM, items: Sequence[Item], pad_id: int, noise: Seeded) -> list[Tensor]:
+    """What a model would say at each patch after the true ones before it, at the mean of its distributions: mel_TM of each item."""
+    batch = {name: tensor.to(model.device) for name, tensor in pack([[item] for item in items], pad_id).items()}
+    read = ("input_ids", "documents", "position_ids", "spoken", "spoken_lengths")
+    states_SD = model(**{name: batch[name] for name in read}, noise=noise, logits_to_keep=1).states
+    output, frames_U = model.speech_output, batch["spoken_lengths"]
+    layout = Layout.of(frames_U, output.stride)
+    patches_PX = output.say(states_SD[layout.predicts_P], noise, temperature=0.0).patch_NX
+    mels = [output.frames(own)[:frames] for own, frames in zip(patches_PX.split(layout.patches_U.tolist()), frames_U.tolist(), strict=True)]
+    return [output.polish(mel_TM) for mel_TM in mels]
