@@ -25,6 +25,7 @@ from melcli.errors import MelcliError, UsageError
 
 if TYPE_CHECKING:
     from melcli.score_skip import Relevance
+    from melcli.vocoder_recipe import VocoderRecipe
 
 app = typer.Typer(name="melcli", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(cli_names.models_app, name="models")
@@ -212,10 +213,13 @@ def _train(
 ) -> None:
     """What `train` and `finetune` do, once each has made its settings; the processes of several devices are all called `train`."""
     from melcli import launch
-    from melcli.recipe import load
+    from melcli.recipe import VocoderRecipe, load
 
     settings = [*settings, *([] if seed is None else [f"seed={seed}"])]
     resolved = load(recipe, settings)
+    if isinstance(resolved, VocoderRecipe):
+        _train_vocoder(recipe, resolved, out, resume, smoke, flags, print_config, devices, jobs > 1 or bool(only), needs_start)
+        return
     if resolved.sweep is not None and not print_config:
         if launch.is_worker():
             raise UsageError("a sweep starts its own processes: run it without torchrun; --devices N is for each of its trainings.")
@@ -246,6 +250,38 @@ def _train(
     if result is not None and launch.is_first():
         rates = "; ".join(f"{name} WER {rate:.2f} %" for name, rate in result.rates.items())
         console.note(f"weights kept: {result.chosen}" + (f": {rates}" if rates else ""))
+        print(result.folder)
+
+
+def _train_vocoder(
+    name: str,
+    recipe: VocoderRecipe,
+    out: Path | None,
+    resume: str | None,
+    smoke: int | None,
+    flags: dict[str, bool],
+    print_config: bool,
+    devices: int,
+    swept: bool,
+    needs_start: bool,
+) -> None:
+    """`train` of a recipe with a `vocoder:`."""
+    if needs_start:
+        raise UsageError(f"{name} trains a vocoder, which starts from nothing: use `melcli train`.")
+    if swept:
+        raise UsageError(f"--jobs and --only are for recipes with a sweep, which {name} has not.")
+    if devices > 1:
+        raise UsageError(f"--devices {devices}: {name} trains a vocoder, which takes one device.")
+    if print_config:
+        from melcli.config import dump_yaml
+
+        print(dump_yaml(recipe), end="")
+        return
+    from melcli.train_vocoder import train_vocoder
+
+    result = train_vocoder(recipe, out, resume=resume, smoke=smoke, dry_run=flags["--dry-run"], offline=flags["--offline"])
+    if result is not None:
+        console.note("; ".join(f"{source} mel error {error:.4f}" for source, error in result.errors.items()) or "not evaluated")
         print(result.folder)
 
 
