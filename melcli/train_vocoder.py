@@ -21,7 +21,7 @@ from melcli.audio.mel import LogMel
 from melcli.audio.mel_spec import preset
 from melcli.audio.tiny_vocos import TinyVocos, read_config, read_net, write
 from melcli.audio.tiny_vocos_net import TinyVocosConfig, TinyVocosNet, turns
-from melcli.audio.vocoder import load_vocoder
+from melcli.audio.vocoder import Vocoder, load_vocoder
 from melcli.errors import CheckpointError, ConfigError
 from melcli.files import write_text
 from melcli.models.hardware import DTYPES, keep_freed_memory, pick_device, pick_dtype
@@ -83,6 +83,7 @@ class VocoderRun:
         """What was decided, and why."""
         t, spec = self.recipe.train, self.config.mel
         count = sum(p.numel() for p in self.net.parameters())
+        crop = self.frames * spec.hop_length / spec.rate
         judged = f"from step {t.adversarial.start} on, {sum(p.numel() for p in self.judges.parameters()):,} parameters" if self.judges else "none"
         return {
             "device": f"{self.device}: {self.device_reason}",
@@ -91,8 +92,8 @@ class VocoderRun:
             "mel": f"{self.recipe.vocoder.mel}: {spec.rate} Hz, {spec.frame_rate:g} frames/s, {spec.n_mels} bins",
             "vocoder": f"{count:,} parameters; sees {self.config.reach} frames either side, {self.config.reach / spec.frame_rate:.2f} s",
             "discriminators": judged,
-            "batches": f"{t.batch} crops of {self.frames * spec.hop_length / spec.rate:.3f} s, {t.batch * self.frames / spec.frame_rate:.0f} s a step",
-            "length": f"{t.steps} steps = {t.steps * t.batch * self.frames / spec.frame_rate / 3600:.1f} h of audio",
+            "batches": f"{t.batch} crops of {crop:.3f} s, {t.batch * crop:.0f} s a step",
+            "length": f"{t.steps} steps = {t.steps * t.batch * crop / 3600:.1f} h of audio",
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -198,7 +199,7 @@ class VocoderRun:
         return copy_errors(TinyVocos(self.mean, self.device), self.log_mel, self.held_out)
 
 
-def copy_errors(vocoder: TinyVocos, log_mel: LogMel, sets: dict[str, list[Tensor]]) -> dict[str, float]:
+def copy_errors(vocoder: Vocoder, log_mel: LogMel, sets: dict[str, list[Tensor]]) -> dict[str, float]:
     """Copy synthesis: mel -> audio -> mel. Values 50 dB and more below a recording's loudest are not heard, and count as 50 dB."""
     found = {}
     for name, waves in sets.items():

@@ -154,8 +154,8 @@ class TinyVocosNet(nn.Module):
     def render(self, pulse_BUF: Tensor, noise_BUF: Tensor, turns_BT: Tensor, hertz_BT: Tensor, white_BS: Tensor) -> Tensor:
         """wave_BS, (T - 1) * hop_length samples.
 
-        turns_BT: full turns that the pulses have made at each frame, fractions counting. white_BS: (T + 2) * hop_length samples of unit variance, from
-        one frame before the first on.
+        turns_BT: full turns that the pulses have made at each frame, fractions counting. white_BS: (T + 2) * hop_length samples of unit variance,
+        from one frame before the first on.
         """
         config, hop = self.config, self.config.mel.hop_length
         window_W = torch.hann_window(config.n_fft, device=hertz_BT.device)
@@ -172,7 +172,6 @@ class TinyVocosNet(nn.Module):
 
 def overlapped(frames_BUW: Tensor, hop: int) -> Tensor:
     """Frames added up `hop` samples apart: [B, (U - 1) * hop + W]. W is a multiple of the hop."""
-    rows, frames, width = frames_BUW.shape
     parts = frames_BUW.unflatten(-1, (-1, hop)).unbind(2)
     return sum(nn.functional.pad(part, (0, 0, k, len(parts) - 1 - k)) for k, part in enumerate(parts)).flatten(1)  # type: ignore[union-attr]
 
