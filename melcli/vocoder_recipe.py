@@ -59,7 +59,7 @@ class LossSection(Config):
 
 
 class AdversarialSection(Config):
-    """Discriminators of periods (HiFi-GAN, arXiv 2010.05646) and of resolutions (UnivNet, arXiv 2106.07889), hinge loss and feature matching, as in Vocos."""
+    """The adversarial stage: discriminators of periods and of resolutions, see melcli/training/discriminators.py."""
 
     start: int = Field(ge=0, description="step from which they train and count")
     channels: int = Field(16, ge=1, description="of their first layers; 32 in the papers")
