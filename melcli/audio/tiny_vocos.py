@@ -41,8 +41,8 @@ class TinyVocos(Vocoder):
         refuse_other(source or cls.family, config.mel, spec)
         return cls(read_net(folder, config), device)
 
-    def wave(self, mel_BTM: Tensor) -> Tensor:
-        return self.spoken(mel_BTM, 0, mel_BTM.new_empty(len(mel_BTM), 0), None)[0]
+    def wave(self, mel_BTM: Tensor, first: int = 0) -> Tensor:
+        return self.spoken(mel_BTM, first, mel_BTM.new_empty(len(mel_BTM), 0), None)[0]
 
     def spoken(self, mel_BTM: Tensor, first: int, known_BT: Tensor, turned_B: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """wave_BS, the pitch of each frame and the turns that the pulses have made at each.

@@ -20,7 +20,12 @@ from melcli.errors import CheckpointError
 
 SAFE = "model.safetensors"
 FILES = ["config.json", "config.yaml", "preprocessor_config.json", SAFE, "pytorch_model.bin", "bigvgan_generator.pt"]
-FAMILIES = {"hifigan": "speecht5-hifigan", "univnet": "univnet", "tiny_vocos": "tiny-vocoder"}  # by model_type of config.json
+FAMILIES = {
+    "hifigan": "speecht5-hifigan",
+    "speecht5_hifigan": "speecht5-hifigan",
+    "univnet": "univnet",
+    "tiny_vocos": "tiny-vocoder",
+}  # by model_type of config.json
 
 
 def is_source(name: str) -> bool:

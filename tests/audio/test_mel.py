@@ -64,6 +64,14 @@ def bigvgan() -> Callable[[Tensor], Tensor]:
     return extract
 
 
+def univnet() -> Callable[[Tensor], Tensor]:
+    """BigVGAN's formula at 24 kHz, too."""
+    from transformers import UnivNetFeatureExtractor
+
+    extractor = UnivNetFeatureExtractor()
+    return lambda wave_S: torch.as_tensor(extractor.mel_spectrogram(wave_S.numpy()))
+
+
 PEERS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "phi4mm": phi4mm,
     "whisper-80": lambda: whisper(80),
@@ -71,6 +79,7 @@ PEERS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "speecht5": speecht5,
     "vocos-24k": vocos,
     "bigvgan-22k": bigvgan,
+    "bigvgan-24k": univnet,
 }
 
 
