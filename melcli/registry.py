@@ -112,6 +112,9 @@ BUILT_IN = (
     _set("tedlium", "TED talks"),
     _set("voxpopuli", "the European Parliament"),
     Entry("vocoder", "griffin-lim", "melcli.audio.griffin_lim:GriffinLim", "phases found by iteration; any mel, no weights"),
+    Entry(
+        "vocoder", "tiny-vocoder", "melcli.audio.tiny_vocos:TinyVocos", "ours, small and fast (mel speecht5), trained by recipe vocoder", "Apache-2.0"
+    ),
     Entry("vocoder", "speecht5-hifigan", "melcli.audio.vocoder_families:SpeechT5HifiGan", "SpeechT5's HiFi-GAN (mel speecht5), from the hub", "MIT"),
     Entry("vocoder", "univnet", "melcli.audio.vocoder_families:UnivNet", "UnivNet (mel bigvgan-24k), from the hub"),
     Entry("vocoder", "vocos", "melcli.audio.vocoder_families:Vocos", "Vocos (mel vocos-24k), from the hub; needs melcli[vocos]", "MIT"),

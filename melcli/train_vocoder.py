@@ -155,6 +155,7 @@ class VocoderRun:
         mel_BTM = torch.stack(self.log_mel.many(list(real_BS)))
         hertz_BT, voiced_BT = crops.hertz_BT.to(self.device), crops.voiced_BT.to(self.device)
         level_BTM = net.levels(mel_BTM)
+        level_BTM[::2] += self.recipe.data.mel_noise * torch.randn(level_BTM[::2].shape, generator=generator).to(self.device)
         with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
             logits_BTK = net.pitch_logits(level_BTM)
         pitch = pitch_loss(logits_BTK, hertz_BT, voiced_BT, grid.low, grid.steps)

@@ -42,6 +42,10 @@ class VocoderData(Config):
     )
     gain_db: tuple[float, float] = Field((-15.0, 6.0), description="each crop is made louder or softer by so much, but never clips")
 
+    mel_noise: float = Field(
+        0.2, ge=0, description="standard deviation, in natural logarithms, of noise on the mels of half the crops: models that write mels err, too"
+    )
+
     @model_validator(mode="after")
     def _ordered(self) -> VocoderData:
         if self.gain_db[0] > self.gain_db[1]:

@@ -157,7 +157,7 @@ def load_vocoder(name: str, spec: MelSpec, *, device: str = "cpu", offline: bool
     CheckpointError where its weights are missing or broken.
     """
     if name == "auto":
-        name = OWN if spec == PRESETS["speecht5"] and OWN in registry.names("vocoder") else ALWAYS
+        name = OWN if spec == PRESETS["speecht5"] and (registry.PACKAGE / "assets" / OWN / "model.safetensors").exists() else ALWAYS
     if name in registry.names("vocoder"):
         return registry.get("vocoder", name).load().open(None, spec, device=device, offline=offline)
     from melcli.audio.vocoder_files import is_source
