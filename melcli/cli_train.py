@@ -8,13 +8,16 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from melcli import console
 from melcli.cli_options import Offline, Quiet, Verbose, finish, prepare
 from melcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from melcli.vocoder_recipe import VocoderRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +98,13 @@ def _train(asked: Asked, begun: Sequence[str], jobs: int = 1, only: Sequence[str
     """What both do, once each has made settings of its own (begun); the processes of several devices are all called `train`."""
     prepare(asked.quiet, asked.verbose, asked.offline)
     from melcli import launch
-    from melcli.recipe import load
+    from melcli.recipe import VocoderRecipe, load
 
     settings = [*begun, *(asked.settings or []), *([] if asked.seed is None else [f"seed={asked.seed}"])]
     recipe = load(asked.recipe, settings)
+    if isinstance(recipe, VocoderRecipe):
+        _train_vocoder(asked, recipe, jobs > 1 or bool(only), needs_start)
+        return
     if recipe.sweep is not None and not asked.print_config:
         _sweep(asked, settings, asked.out or Path("runs") / recipe.name, jobs, only)
         return
@@ -126,6 +132,27 @@ def _train(asked: Asked, begun: Sequence[str], jobs: int = 1, only: Sequence[str
 
         rates = "; ".join(said(name, rate) for name, rate in result.rates.items())
         console.note(f"weights kept: {result.chosen}" + (f": {rates}" if rates else ""))
+        print(result.folder)
+
+
+def _train_vocoder(asked: Asked, recipe: VocoderRecipe, swept: bool, needs_start: bool) -> None:
+    """By a recipe that has a `vocoder:`."""
+    if needs_start:
+        raise UsageError(f"{asked.recipe} trains a vocoder, which starts from nothing: use `melcli train`.")
+    if swept:
+        raise UsageError(f"--jobs and --only are for recipes with a sweep, which {asked.recipe} has not.")
+    if asked.devices > 1:
+        raise UsageError(f"--devices {asked.devices}: {asked.recipe} trains a vocoder, which takes one device.")
+    if asked.print_config:
+        from melcli.config import dump_yaml
+
+        print(dump_yaml(recipe), end="")
+        return
+    from melcli.train_vocoder import train_vocoder
+
+    result = train_vocoder(recipe, asked.out, resume=asked.resume, smoke=asked.smoke, dry_run=asked.dry_run, offline=asked.offline)
+    if result is not None:
+        console.note("; ".join(f"{source} mel error {error:.4f}" for source, error in result.errors.items()) or "not evaluated")
         print(result.folder)
 
 

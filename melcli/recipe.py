@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from melcli import config, registry
 from melcli.config import Config
+from melcli.vocoder_recipe import VocoderRecipe
 
 TRAINING = "training.json"  # in a trained model's folder: what the training took
 UNCOUNTED = {
@@ -244,8 +245,12 @@ class Recipe(Section):
 
 
 def load(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
-    """A recipe by registered name or path with `key.sub=value` overrides applied. Raises ConfigError with file and line."""
-    return config.validate(Recipe, read(name_or_path, overrides))
+    """A recipe by registered name or path with `key.sub=value` overrides applied. Raises ConfigError with file and line.
+
+    One with a `vocoder:` is a VocoderRecipe, which shares name, summary and seed with the others.
+    """
+    tree = read(name_or_path, overrides)
+    return config.validate(VocoderRecipe if "vocoder" in tree.data else Recipe, tree)  # type: ignore[type-var,return-value]
 
 
 def read(name_or_path: str, overrides: list[str] | None = None) -> config.Tree:

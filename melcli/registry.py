@@ -87,6 +87,7 @@ BUILT_IN = (
     _mel("speecht5", "SpeechT5 and its HiFi-GAN: 16 kHz, 80 bins, 62.5 frames/s, log10 of magnitude"),
     _mel("vocos-24k", "Vocos: 24 kHz, 100 bins, 93.75 frames/s"),
     _mel("bigvgan-22k", "BigVGAN and HiFi-GAN: 22.05 kHz, 80 bins, 86 frames/s"),
+    _mel("bigvgan-24k", "BigVGAN at 24 kHz, and UnivNet: 100 bins, 93.75 frames/s"),
     Entry("task", "asr", "melcli.data.tasks:asr", "speech in, its text out"),
     Entry("task", "tts", "melcli.data.tasks:tts", "text in, its speech out"),
     Entry("task", "text", "melcli.data.tasks:text", "text alone: plain language modelling"),
@@ -114,6 +115,19 @@ BUILT_IN = (
     _set("tedlium", "TED talks"),
     _set("voxpopuli", "the European Parliament"),
     Entry("vocoder", "griffin-lim", "melcli.audio.griffin_lim:GriffinLim", "phases found by iteration; any mel, no weights"),
+    Entry(
+        "vocoder", "tiny-vocoder", "melcli.audio.tiny_vocos:TinyVocos", "ours, small and fast (mel speecht5), trained by recipe vocoder", "Apache-2.0"
+    ),
+    Entry("vocoder", "speecht5-hifigan", "melcli.audio.vocoder_families:SpeechT5HifiGan", "SpeechT5's HiFi-GAN (mel speecht5), from the hub", "MIT"),
+    Entry("vocoder", "univnet", "melcli.audio.vocoder_families:UnivNet", "UnivNet (mel bigvgan-24k), from the hub"),
+    Entry("vocoder", "vocos", "melcli.audio.vocoder_families:Vocos", "Vocos (mel vocos-24k), from the hub; needs melcli[vocos]", "MIT"),
+    Entry(
+        "vocoder",
+        "bigvgan",
+        "melcli.audio.vocoder_families:BigVGAN",
+        "BigVGAN v2 (mel bigvgan-22k or -24k), from the hub; needs melcli[bigvgan]",
+        "MIT",
+    ),
     Entry("normaliser", "plain", "melcli.scoring.normalize:plain", "lower case, no punctuation but apostrophes, single spaces"),
     Entry("normaliser", "none", "melcli.scoring.normalize:none", "the text as it is, single spaces"),
     Entry("protocol", "openasr-2026", "melcli.scoring.openasr:OPENASR", "OpenASR leaderboard of 2026, English: more rules, compounds may merge"),

@@ -51,7 +51,7 @@ def test_presets_and_corpora_are_all_listed() -> None:
 
 
 def test_unknown_names_say_what_exists() -> None:
-    with pytest.raises(RegistryError, match=r"no mel is called 'whisper80'\. Did you mean 'whisper-80'\? There is: bigvgan-22k, phi4mm"):
+    with pytest.raises(RegistryError, match=r"no mel is called 'whisper80'\. Did you mean 'whisper-80'\? There is: bigvgan-22k, bigvgan-24k, phi4mm"):
         registry.get("mel", "whisper80")
     with pytest.raises(RegistryError, match=r"there is no kind 'mels'\. Did you mean 'mel'\?"):
         registry.names("mels")
@@ -60,7 +60,7 @@ def test_unknown_names_say_what_exists() -> None:
 def test_register(fresh_table: None) -> None:
     entry = Entry("vocoder", "mine", "json:dumps", "a test")
     registry.register(entry)
-    assert registry.names("vocoder") == ["mine"]
+    assert "mine" in registry.names("vocoder")
     import json
 
     assert registry.get("vocoder", "mine").load() is json.dumps

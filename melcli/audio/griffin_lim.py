@@ -48,7 +48,7 @@ class GriffinLim(Vocoder):
     def open(cls, source: str | None, spec: MelSpec, *, device: str, offline: bool) -> GriffinLim:
         return cls(spec, device=device)
 
-    def wave(self, mel_BTM: Tensor) -> Tensor:
+    def wave(self, mel_BTM: Tensor, first: int = 0) -> Tensor:
         waves = []
         for mel_TM in mel_BTM:
             stream = GriffinLimStream(self, finished=False)  # whoever calls this finishes it

@@ -198,6 +198,22 @@ PRESETS: dict[str, MelSpec] = {
         floor=1e-5,
         padding="hop",
     ),
+    # nvidia/bigvgan_v2_24khz_100band_256x; and UnivNet (transformers' UnivNetFeatureExtractor) before it scales
+    "bigvgan-24k": MelSpec(
+        rate=24000,
+        n_fft=1024,
+        win_length=1024,
+        hop_length=256,
+        n_mels=100,
+        f_max=12000,
+        mel_scale="slaney",
+        mel_norm="slaney",
+        power=1,
+        magnitude_epsilon=1e-9,
+        log="ln",
+        floor=1e-5,
+        padding="hop",
+    ),
 }
 
 

@@ -59,8 +59,11 @@ class Vocoder(ABC):
         """A vocoder of this family. source: folder or hub id; None for the published or embedded one that reads `spec`."""
 
     @abstractmethod
-    def wave(self, mel_BTM: Tensor) -> Tensor:
-        """wave_BS of rows of one length, T at least 1, finite: at least `samples_of` samples, from that of frame 0 on; more are cut off."""
+    def wave(self, mel_BTM: Tensor, first: int = 0) -> Tensor:
+        """wave_BS of rows of one length, T at least 1, finite: at least `samples_of` samples, from that of frame 0 on; more are cut off.
+
+        first: which frame of the whole mel the first one is, for vocoders with noise, which belongs to a place.
+        """
 
     @torch.inference_mode()
     def __call__(self, mel_BTM: Tensor, frames_B: Tensor | None = None) -> Tensor:
@@ -136,7 +139,7 @@ class VocoderStream:
     def _samples(self, ready: int, last: int | None) -> Tensor:
         """Those of the frames up to `ready`, or up to sample `last`."""
         hop, start = self.vocoder.spec.hop_length, self.first * self.vocoder.spec.hop_length
-        wave_S = self.vocoder.finished(self.vocoder.wave(self.held_TM[None]))[0]
+        wave_S = self.vocoder.finished(self.vocoder.wave(self.held_TM[None], self.first))[0]
         found_S = wave_S[self.ready * hop - start : (ready * hop if last is None else last) - start]
         self.ready = ready
         keep = max(0, ready - self.vocoder.context)
@@ -158,7 +161,7 @@ def load_vocoder(name: str, spec: MelSpec, *, device: str = "cpu", offline: bool
     CheckpointError where its weights are missing or broken.
     """
     if name == "auto":
-        name = OWN if spec == PRESETS["speecht5"] and OWN in registry.names("vocoder") else ALWAYS
+        name = OWN if spec == PRESETS["speecht5"] and (registry.PACKAGE / "assets" / OWN / "model.safetensors").exists() else ALWAYS
     if name in registry.names("vocoder"):
         return registry.get("vocoder", name).load().open(None, spec, device=device, offline=offline)
     from melcli.audio.vocoder_files import is_source

@@ -20,7 +20,12 @@ from melcli.errors import CheckpointError
 
 SAFE = "model.safetensors"
 FILES = ["config.json", "config.yaml", "preprocessor_config.json", SAFE, "pytorch_model.bin", "bigvgan_generator.pt"]
-FAMILIES = {"hifigan": "speecht5-hifigan", "univnet": "univnet", "tiny_vocos": "tiny-vocoder"}  # by model_type of config.json
+FAMILIES = {
+    "hifigan": "speecht5-hifigan",
+    "speecht5_hifigan": "speecht5-hifigan",
+    "univnet": "univnet",
+    "tiny_vocos": "tiny-vocoder",
+}  # by model_type of config.json
 
 
 def is_source(name: str) -> bool:
@@ -68,15 +73,22 @@ def settings(folder: Path, name: str = "config.json") -> dict[str, Any]:
     return fields
 
 
-def tensors(folder: Path, pickled: str, inside: str | None = None) -> dict[str, Tensor]:
+def tensors(folder: Path, pickled: str | None = None, inside: str | None = None) -> dict[str, Tensor]:
     """The tensors of model.safetensors, or else of the pickle of that name. inside: key under which a pickle has them. Raises CheckpointError."""
     if (folder / SAFE).exists():
-        try:
-            with safe_open(folder / SAFE, "pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{folder / SAFE}: not a whole safetensors file ({error})") from None
+        return read_safe(folder / SAFE)
+    if pickled is None:
+        raise CheckpointError(f"{folder}: {SAFE} is missing")
     return _unpickled(folder, pickled, inside)
+
+
+def read_safe(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file. Raises CheckpointError."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from None
 
 
 def _unpickled(folder: Path, name: str, inside: str | None) -> dict[str, Tensor]:

@@ -137,7 +137,7 @@ class SpeechTrainer(Trainer):
         return sums / self.world
 
     def measurements(self, strategy: Greedy | Beam | None = None) -> dict[str, float]:
-        """What evaluation finds by evaluation set, with the weights as they are, decoding greedily unless told otherwise; each process has its share."""
+        """What evaluation finds by evaluation set, of the weights as they are; greedily unless told otherwise, each process its share."""
         model = self.speech_lm
         model.eval()
         with parallel.whole(model), self.accelerator.autocast(), torch.compiler.set_stance("force_eager"):

@@ -49,11 +49,11 @@ def vocos() -> Callable[[Tensor], Tensor]:
     return lambda wave_S: torch.log(torch.clip(mel(wave_S), min=1e-7)).T
 
 
-def bigvgan() -> Callable[[Tensor], Tensor]:
+def bigvgan(rate: int, bins: int, high: float) -> Callable[[Tensor], Tensor]:
     """mel_spectrogram of the bigvgan 2.4.1 wheel; librosa's filters are transformers' with slaney scale and norm."""
     from transformers.audio_utils import mel_filter_bank
 
-    filters_FM = torch.from_numpy(mel_filter_bank(513, 80, 0, 8000, 22050, norm="slaney", mel_scale="slaney")).float()
+    filters_FM = torch.from_numpy(mel_filter_bank(513, bins, 0, high, rate, norm="slaney", mel_scale="slaney")).float()
 
     def extract(wave_S: Tensor) -> Tensor:
         padded_S = torch.nn.functional.pad(wave_S[None, None], (384, 384), mode="reflect")[0, 0]
@@ -70,7 +70,8 @@ PEERS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "whisper-128": lambda: whisper(128),
     "speecht5": speecht5,
     "vocos-24k": vocos,
-    "bigvgan-22k": bigvgan,
+    "bigvgan-22k": lambda: bigvgan(22050, 80, 8000),
+    "bigvgan-24k": lambda: bigvgan(24000, 100, 12000),
 }
 
 
@@ -104,6 +105,17 @@ def test_equals_the_public_extractor_on_made_signals(case):
         expected_TM, mel_TM = peer(wave_S), log_mel(spec, wave_S)
         assert mel_TM.shape == expected_TM.shape, name
         assert float((mel_TM - expected_TM).abs().max()) < TOLERANCE, name
+
+
+def test_univnets_extractor_computes_what_bigvgan_reads():
+    """In float64, which shows in bins 80 dB below a tone and nowhere else."""
+    from transformers import UnivNetFeatureExtractor
+
+    extractor = UnivNetFeatureExtractor()
+    made = signals(24000)
+    for name in ("noise", "very quiet", "click", "half"):
+        mel_TM = log_mel(PRESETS["bigvgan-24k"], made[name])
+        assert float((mel_TM - torch.as_tensor(extractor.mel_spectrogram(made[name].numpy()))).abs().max()) < TOLERANCE, name
 
 
 def test_equals_the_public_extractor_on_real_speech(case, shared_data: Path):
