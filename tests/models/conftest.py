@@ -67,12 +67,16 @@ def make_model(backbone: str = "llama", attention: str = "bidirectional", speech
 
 
 VAE = {"kind": "vae", "frames": 3, "prenet": 24, "hidden": 24, "postnet": 8}
+OUTPUTS = {"vae": VAE}
 
 
 def make_speaker(output: dict | None = None, backbone: str = "llama", **more):
     """A random SpeechLM that hears and speaks, and its processor. What it says depends on the text and on what was said."""
-    model, processor = make_model(backbone, speech_output=output or VAE, spoken_pace=1.5, **more)
+    model, processor = make_model(backbone, speech_output=output or VAE, **{"spoken_pace": 1.5, **more})
     with torch.no_grad():
+        for parameter in model.speech_output.parameters():
+            if parameter.dim() > 1:
+                parameter.div_(4.0)  # speech of a likely loudness
         for norm in (m for m in model.speech_output.modules() if isinstance(m, GlobalNorm)):
             norm.set(torch.full((80,), -2.0), torch.full((80,), 0.7))
         for convolution in model.speech_output.modules():
