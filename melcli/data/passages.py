@@ -80,7 +80,7 @@ def sentences(text: str) -> Iterator[Passage]:
         start = 0
         paragraph = _SPREAD_DOTS.sub("...", " ".join(paragraph.split()))
         for found in _END.finditer(paragraph):
-            if _ends(paragraph[start : found.start()], found[1], found[2], paragraph[found.end() :]):
+            if _ends(paragraph[start : found.start()], found[1], found[2], paragraph[found.end() : found.end() + 80]):
                 yield Passage(paragraph[start : found.end()].strip(), "sentence")
                 start = found.end()
         if rest := paragraph[start:].strip():

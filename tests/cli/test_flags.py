@@ -361,6 +361,25 @@ TESTED = {
         "--verbose",
     },
     "doctor": {"--quiet", "--verbose"},
+    "synthesize": {  # in test_synthesize.py
+        "--text-file",
+        "--out",
+        "--model",
+        "--voice",
+        "--voice-text",
+        "--vocoder",
+        "--temperature",
+        "--seed",
+        "--plot",
+        "--check",
+        "--check-with",
+        "--skip-existing",
+        "--device",
+        "--dtype",
+        "--offline",
+        "--quiet",
+        "--verbose",
+    },
 }
 
 
