@@ -81,6 +81,13 @@ BUILT_IN = (
     Entry("speech-input", "raw-frame", "melcli.models.speech_input:RawFrame", "40 ms of waveform, RMS-normalised, one linear layer (Gemma 4 style)"),
     Entry("speech-input", "none", "melcli.models.speech_input:NoInput", "hears nothing: for a model that only speaks"),
     Entry("speech-output", "vae", "melcli.models.vae_output:VaeOutput", "next-token variational autoencoder of r mel frames (MELLE, Mel-LLM)"),
+    Entry("speech-output", "codebook", "melcli.models.codebook_output:CodebookOutput", "k-means codes of r frames and the end in one softmax (MELD)"),
+    Entry(
+        "speech-output",
+        "diffusion",
+        "melcli.models.diffusion_output:DiffusionOutput",
+        "latents of r frames, a small diffusion head (LatentLM)",
+    ),
     _mel("phi4mm", "Phi-4-multimodal: 16 kHz, 80 bins, 100 frames/s, pre-emphasis, natural log"),
     _mel("whisper-80", "Whisper up to large-v2: 16 kHz, 80 bins, 100 frames/s"),
     _mel("whisper-128", "Whisper large-v3: 16 kHz, 128 bins, 100 frames/s"),

@@ -54,12 +54,12 @@ def speak(model: SpeechLM, prompts: Sequence[Prompt], temperature: float) -> Ite
     h_BD = rows.first_BD
     while True:
         said = output.say(h_BD, noise, temperature)
-        stops, stds = said.stop_N.tolist(), [] if said.std_N is None else said.std_N.tolist()
+        stops, ends, stds = said.stop_N.tolist(), said.end_N.tolist(), [] if said.std_N is None else said.std_N.tolist()
         for row, track in enumerate(alive):
             if track.reason is not None:
                 continue
             track.stops.append(stops[row])
-            if track.guard.may_stop(len(track.patches)) and output.ends(said, row):
+            if track.guard.may_stop(len(track.patches)) and ends[row]:
                 track.reason = "stop"
                 continue
             track.patches.append(said.patch_NX[row])

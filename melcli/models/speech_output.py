@@ -25,10 +25,11 @@ from melcli.models.postnet import Windowed
 @dataclass(frozen=True, slots=True)
 class Said:
     """A patch for each row: patch_NX in the form that the output reads and renders; stop_N: probability that nothing more is said, the patch left
-    out; std_N: mean standard deviation of what the patch was drawn from, None where there is no such thing."""
+    out, and end_N: whether it is so; std_N: mean standard deviation of what the patch was drawn from, None where there is no such thing."""
 
     patch_NX: Tensor
     stop_N: Tensor
+    end_N: Tensor
     std_N: Tensor | None = None
 
 
@@ -67,10 +68,6 @@ class SpeechOutput(nn.Module):
     def say(self, h_ND: Tensor, noise: Noise, temperature: float = 1.0) -> Said:
         """The patch that follows each state. temperature scales what is drawn; at 0 it is the mean."""
         raise NotImplementedError
-
-    def ends(self, said: Said, row: int) -> bool:
-        """Whether a row says nothing more."""
-        return float(said.stop_N[row]) > 0.5
 
     def read(self, patch_NX: Tensor, noise: Noise) -> Tensor:
         """What the model reads of patches that it said: x_ND."""

@@ -5,92 +5,15 @@ Shapes: see speech_output.py; R frames a patch, Z = R x M numbers of a latent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from melcli.errors import ConfigError, nearest
+from melcli.models.mel_output import MelOutput
 from melcli.models.noise import Noise
-from melcli.models.normalise import GlobalNorm
-from melcli.models.postnet import PostNet
-from melcli.models.prenet import PreNet
-from melcli.models.speech_output import Said, SpeechOutput, check_number, masked_mean, stop_loss
+from melcli.models.speech_output import Said, check_number, masked_mean, stop_loss
 from melcli.models.spoken_layout import Layout
-
-
-class MelOutput(SpeechOutput):
-    """What outputs share that read and write patches of normalised mel frames: normalisation, pre-net, post-net and stop head.
-
-    norm: `global` for per-bin statistics of the training data, or `none`. frames: of a patch. prenet, dropout: width and dropout of the pre-net.
-    postnet, postnet_layers: channels and layers of the convolutions, 0 layers for none. A patch is its frames end to end, X = R x M.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        n_mels: int,
-        *,
-        frames: int = 1,
-        norm: str = "global",
-        prenet: int = 256,
-        dropout: float = 0.5,
-        postnet: int = 256,
-        postnet_layers: int = 5,
-        stop_weight: float = 1.0,
-        stop_positive: float = 100.0,
-    ) -> None:
-        super().__init__()
-        if norm not in ("global", "none"):
-            raise ConfigError(f"model.speech_output.norm: '{norm}' is unknown; valid: global, none.{nearest(norm, ('global', 'none'))}")
-        for name, value in (("frames", frames), ("prenet", prenet), ("postnet", postnet)):
-            check_number(name, value, 1, whole=True)
-        check_number("postnet_layers", postnet_layers, 0, whole=True)
-        check_number("dropout", dropout, 0, 1)
-        check_number("stop_weight", stop_weight, 0)
-        check_number("stop_positive", stop_positive, 0)
-        self.stride, self.n_mels = frames, n_mels
-        self.normalise = GlobalNorm(n_mels) if norm == "global" else None
-        self.prenet = PreNet(frames * n_mels, prenet, width, dropout)
-        self.postnet = PostNet(n_mels, postnet, postnet_layers) if postnet_layers else None
-        self.context = self.postnet.context if self.postnet is not None else 0
-        self.stop = nn.Linear(width, 1)
-        self.stop_weight, self.stop_positive = stop_weight, stop_positive
-
-    def measure(self, mels: Sequence[Tensor]) -> None:
-        if self.normalise is not None:
-            mel_FM = torch.cat([mel_TM.double() for mel_TM in mels])
-            self.normalise.set(mel_FM.mean(0).float(), mel_FM.std(0).float())
-
-    def normal(self, mel_FM: Tensor) -> Tensor:
-        """Frames in the units that the model works in."""
-        return mel_FM.float() if self.normalise is None else (mel_FM.float() - self.normalise.global_mean) * self.normalise.global_invstd
-
-    def units(self, y_FM: Tensor) -> Tensor:
-        """Its inverse: frames in the units of the mel specification."""
-        return y_FM.float() if self.normalise is None else y_FM.float() / self.normalise.global_invstd + self.normalise.global_mean
-
-    def embed(self, mel_FM: Tensor, frames_U: Tensor, noise: Noise) -> Tensor:
-        return self.prenet(Layout.of(frames_U, self.stride).patches(self.normal(mel_FM)).flatten(1), noise)
-
-    def read(self, patch_NX: Tensor, noise: Noise) -> Tensor:
-        return self.prenet(patch_NX, noise)
-
-    def frames(self, patches_PX: Tensor) -> Tensor:
-        return self.units(patches_PX.reshape(-1, self.n_mels))
-
-    def polish(self, mel_TM: Tensor) -> Tensor:
-        if self.postnet is None:
-            return mel_TM
-        return self.units(self.postnet(self.normal(mel_TM), torch.tensor([len(mel_TM)], device=mel_TM.device)))
-
-    def regression(self, said_PRM: Tensor, y_FM: Tensor, frames_U: Tensor, layout: Layout, count: Tensor | int) -> Tensor:
-        """L1 + L2 of frames before and after the post-net."""
-        said_FM = layout.frames(said_PRM).float()
-        gaps = [said_FM - y_FM]
-        if self.postnet is not None:
-            gaps.append(self.postnet(said_FM, frames_U).float() - y_FM)
-        return sum((gap.abs() + gap.square()).sum() for gap in gaps) / (count * self.n_mels)
 
 
 class VaeOutput(MelOutput):
@@ -136,9 +59,9 @@ class VaeOutput(MelOutput):
             dropout=dropout,
             postnet=postnet,
             postnet_layers=postnet_layers,
-            stop_weight=stop_weight,
-            stop_positive=stop_positive,
         )
+        check_number("stop_weight", stop_weight, 0)
+        check_number("stop_positive", stop_positive, 0)
         check_number("hidden", hidden, 1, whole=True)
         check_number("kl_weight", kl_weight, 0)
         check_number("kl_after", kl_after, 0, whole=True)
@@ -149,7 +72,9 @@ class VaeOutput(MelOutput):
             self.latent.weight[size:].zero_()
             self.latent.bias[size:].fill_(FIRST_LOG_VARIANCE)
         self.residual = nn.Sequential(nn.Linear(size, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, size))
+        self.stop = nn.Linear(width, 1)
         self.kl_weight, self.kl_after, self.flux_weight = kl_weight, kl_after, flux_weight
+        self.stop_weight, self.stop_positive = stop_weight, stop_positive
 
     def weights(self, step: int | None) -> dict[str, float]:
         kl = 0.0 if step is not None and step < self.kl_after else self.kl_weight
@@ -183,7 +108,8 @@ class VaeOutput(MelOutput):
         mu_NZ, log_variance_NZ = self.distribution(h_ND)
         std_NZ = (0.5 * log_variance_NZ).exp()
         z_NZ = mu_NZ + temperature * std_NZ * noise.normal(mu_NZ) if temperature else mu_NZ
-        return Said(self.decode(z_NZ), self.stop(h_ND)[:, 0].float().sigmoid(), std_NZ.mean(-1))
+        stop_N = self.stop(h_ND)[:, 0].float().sigmoid()
+        return Said(self.decode(z_NZ), stop_N, stop_N > 0.5, std_NZ.mean(-1))
 
 
 FIRST_LOG_VARIANCE = -3.0  # standard deviations begin at a fifth of a bin's own: from 1 on, the first thousand steps would mostly hear noise

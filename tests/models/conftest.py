@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from melcli.models.config import SpeechLMConfig
-from melcli.models.normalise import GlobalNorm
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
 from melcli.models.tokenizer import train_tokenizer
@@ -67,7 +66,11 @@ def make_model(backbone: str = "llama", attention: str = "bidirectional", speech
 
 
 VAE = {"kind": "vae", "frames": 3, "prenet": 24, "hidden": 24, "postnet": 8}
-OUTPUTS = {"vae": VAE}
+OUTPUTS = {
+    "vae": VAE,
+    "codebook": {"kind": "codebook", "frames": 3, "prenet": 24, "hidden": 24, "postnet": 8, "codes": 12},
+    "diffusion": {"kind": "diffusion", "frames": 3, "prenet": 24, "hidden": 24, "postnet": 8, "latent": 16, "steps": 4},
+}
 
 
 def make_speaker(output: dict | None = None, backbone: str = "llama", **more):
@@ -77,8 +80,7 @@ def make_speaker(output: dict | None = None, backbone: str = "llama", **more):
         for parameter in model.speech_output.parameters():
             if parameter.dim() > 1:
                 parameter.div_(4.0)  # speech of a likely loudness
-        for norm in (m for m in model.speech_output.modules() if isinstance(m, GlobalNorm)):
-            norm.set(torch.full((80,), -2.0), torch.full((80,), 0.7))
+        model.speech_output.measure([0.7 * torch.randn(60, 80) - 2.0])
         for convolution in model.speech_output.modules():
             if isinstance(convolution, torch.nn.Conv1d):
                 convolution.weight.normal_(0, 0.1)

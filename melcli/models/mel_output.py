@@ -1,0 +1,89 @@
+"""What speech outputs share that read and say normalised mel frames.
+
+Shapes: see speech_output.py; R frames a patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from melcli.errors import ConfigError, nearest
+from melcli.models.noise import Noise
+from melcli.models.normalise import GlobalNorm
+from melcli.models.postnet import PostNet
+from melcli.models.prenet import PreNet
+from melcli.models.speech_output import SpeechOutput, check_number
+from melcli.models.spoken_layout import Layout
+
+
+class MelOutput(SpeechOutput):
+    """Base of those outputs: normalisation, pre-net and post-net.
+
+    norm: `global` for per-bin statistics of the training data, or `none`. frames: of a patch. prenet, dropout: width and dropout of the pre-net.
+    postnet, postnet_layers: channels and layers of the convolutions, 0 layers for none. reads: numbers of a patch that the pre-net reads; unless
+    given, a patch is its frames end to end, X = R x M.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        n_mels: int,
+        *,
+        frames: int = 1,
+        norm: str = "global",
+        prenet: int = 256,
+        dropout: float = 0.5,
+        postnet: int = 256,
+        postnet_layers: int = 5,
+        reads: int | None = None,
+    ) -> None:
+        super().__init__()
+        if norm not in ("global", "none"):
+            raise ConfigError(f"model.speech_output.norm: '{norm}' is unknown; valid: global, none.{nearest(norm, ('global', 'none'))}")
+        for name, value in (("frames", frames), ("prenet", prenet), ("postnet", postnet)):
+            check_number(name, value, 1, whole=True)
+        check_number("postnet_layers", postnet_layers, 0, whole=True)
+        check_number("dropout", dropout, 0, 1)
+        self.stride, self.n_mels = frames, n_mels
+        self.normalise = GlobalNorm(n_mels) if norm == "global" else None
+        self.prenet = PreNet(reads or frames * n_mels, prenet, width, dropout)
+        self.postnet = PostNet(n_mels, postnet, postnet_layers) if postnet_layers else None
+        self.context = self.postnet.context if self.postnet is not None else 0
+
+    def measure(self, mels: Sequence[Tensor]) -> None:
+        if self.normalise is not None:
+            mel_FM = torch.cat([mel_TM.double() for mel_TM in mels])
+            self.normalise.set(mel_FM.mean(0).float(), mel_FM.std(0).float())
+
+    def normal(self, mel_FM: Tensor) -> Tensor:
+        """Frames in the units that the model works in."""
+        return mel_FM.float() if self.normalise is None else (mel_FM.float() - self.normalise.global_mean) * self.normalise.global_invstd
+
+    def units(self, y_FM: Tensor) -> Tensor:
+        """Its inverse: frames in the units of the mel specification."""
+        return y_FM.float() if self.normalise is None else y_FM.float() / self.normalise.global_invstd + self.normalise.global_mean
+
+    def embed(self, mel_FM: Tensor, frames_U: Tensor, noise: Noise) -> Tensor:
+        return self.prenet(Layout.of(frames_U, self.stride).patches(self.normal(mel_FM)).flatten(1), noise)
+
+    def read(self, patch_NX: Tensor, noise: Noise) -> Tensor:
+        return self.prenet(patch_NX, noise)
+
+    def frames(self, patches_PX: Tensor) -> Tensor:
+        return self.units(patches_PX.reshape(-1, self.n_mels))
+
+    def polish(self, mel_TM: Tensor) -> Tensor:
+        if self.postnet is None:
+            return mel_TM
+        return self.units(self.postnet(self.normal(mel_TM), torch.tensor([len(mel_TM)], device=mel_TM.device)))
+
+    def regression(self, said_PRM: Tensor, y_FM: Tensor, frames_U: Tensor, layout: Layout, count: Tensor | int) -> Tensor:
+        """L1 + L2 of frames before and after the post-net."""
+        said_FM = layout.frames(said_PRM).float()
+        gaps = [said_FM - y_FM]
+        if self.postnet is not None:
+            gaps.append(self.postnet(said_FM, frames_U).float() - y_FM)
+        return sum((gap.abs() + gap.square()).sum() for gap in gaps) / (count * self.n_mels)
