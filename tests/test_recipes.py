@@ -12,6 +12,8 @@ from melcli import registry, sweep
 from melcli.audio import io
 from melcli.models.speech_input import build_speech_input
 from melcli.train import train
+from melcli.train_vocoder import train_vocoder
+from melcli.training.vocoder_data import read_sources
 from tests.models import phi4mm_makers
 from tests.training.llm_makers import qwen3, smollm2
 
@@ -41,7 +43,18 @@ STUDY = {"study/base": 1, "study/lm": 1, "study/encoder": 1, "study/init": 10, "
 
 
 def test_every_recipe_is_tried_here():
-    assert set(registry.names("recipe")) == {"digits", "tiny-en", "librispeech", "openasr", "phi4mm", "finetune", "counterpart", *ABLATIONS, *STUDY}
+    assert set(registry.names("recipe")) == {
+        "digits",
+        "tiny-en",
+        "librispeech",
+        "openasr",
+        "phi4mm",
+        "finetune",
+        "counterpart",
+        "vocoder",
+        *ABLATIONS,
+        *STUDY,
+    }
 
 
 @pytest.mark.parametrize("name", registry.names("recipe"))
@@ -104,6 +117,20 @@ def test_the_small_scale_study(shared_data, tmp_path, monkeypatch):
         if member.values["hours"] == "1":
             few = member.recipe.data.model_copy(update={"train": recipes.load("study/encoder", heard).data.train})
             assert train(member.recipe.model_copy(update={"data": few}), tmp_path / member.label) is not None
+
+
+def test_vocoder(shared_data, tmp_path):
+    """Its own sources are read; a few of their recordings are trained on."""
+    recipe = recipes.load("vocoder", [f"data.root={shared_data}"])
+    found, _ = read_sources(recipe.data.train, shared_data, offline=True)
+    held, _ = read_sources(recipe.data.eval, shared_data, offline=True)
+    assert len(found) > 10000
+    assert not {one.audio for one in found} & {one.audio for one in held}
+    few = "data.train=[{source: 'robotutor:words?limit=12'}, {source: 'synth:en?hours=0.003&voices=flite/rms:1'}]"
+    small = ["vocoder.width=16", "vocoder.layers=1", "vocoder.pitch_width=16", "vocoder.pitch_layers=1", "train.steps=2", "train.log_to=[]", few]
+    result = train_vocoder(recipes.load("vocoder", [f"data.root={shared_data}", "train.eval_limit=1", *small]), tmp_path / "run")
+    assert result is not None
+    assert set(result.errors) == {entry.source for entry in recipe.data.eval}
 
 
 def make_librispeech(root: Path) -> None:

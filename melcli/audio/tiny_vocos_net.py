@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from melcli.audio.mel import _hertz_to_mel, _mel_to_hertz, mel_filters
 from melcli.audio.mel_spec import MelSpec
+from melcli.audio.overlap import overlapped
 from melcli.audio.pitch import PitchGrid
 from melcli.vocoder_recipe import VocoderSizes
 
@@ -168,12 +169,6 @@ class TinyVocosNet(nn.Module):
         norm_S = overlapped(window_W.square().expand(1, out_BUW.shape[1], -1), config.hop)[0].clamp_min(1e-3)
         first, samples = config.n_fft // 2, (hertz_BT.shape[1] - 1) * hop
         return (overlapped(out_BUW, config.hop) / norm_S)[:, first : first + samples]
-
-
-def overlapped(frames_BUW: Tensor, hop: int) -> Tensor:
-    """Frames added up `hop` samples apart: [B, (U - 1) * hop + W]. W is a multiple of the hop."""
-    parts = frames_BUW.unflatten(-1, (-1, hop)).unbind(2)
-    return sum(nn.functional.pad(part, (0, 0, k, len(parts) - 1 - k)) for k, part in enumerate(parts)).flatten(1)  # type: ignore[union-attr]
 
 
 def turns(hertz_BT: Tensor, hop: int, rate: int) -> Tensor:

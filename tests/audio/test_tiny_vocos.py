@@ -11,8 +11,9 @@ import torch
 from melcli.audio.io import load
 from melcli.audio.mel import log_mel
 from melcli.audio.mel_spec import preset
+from melcli.audio.overlap import overlapped
 from melcli.audio.tiny_vocos import TinyVocos, write
-from melcli.audio.tiny_vocos_net import TinyVocosConfig, TinyVocosNet, overlapped, pulses, turns, white
+from melcli.audio.tiny_vocos_net import TinyVocosConfig, TinyVocosNet, pulses, turns, white
 from melcli.audio.vocoder import load_vocoder, samples_of
 from melcli.errors import CheckpointError, ConfigError
 from melcli.registry import PACKAGE
@@ -87,11 +88,12 @@ def test_noise_belongs_to_its_place():
     assert float(whole_S.std()) == pytest.approx(1.0, abs=0.02)
 
 
-def test_overlapped_adds_frames_up():
-    frames_BUW = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(0))
-    expected_BS = torch.zeros(2, 4 * 4 + 12)
+@pytest.mark.parametrize("width", [12, 10, 3])
+def test_overlapped_adds_frames_up(width):
+    frames_BUW = torch.randn(2, 5, width, generator=torch.Generator().manual_seed(0))
+    expected_BS = torch.zeros(2, 4 * 4 + width)
     for frame in range(5):
-        expected_BS[:, 4 * frame : 4 * frame + 12] += frames_BUW[:, frame]
+        expected_BS[:, 4 * frame : 4 * frame + width] += frames_BUW[:, frame]
     assert torch.allclose(overlapped(frames_BUW, 4), expected_BS, atol=1e-6)
 
 
