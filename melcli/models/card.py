@@ -17,11 +17,10 @@ def model_card(recipe: Recipe, model: SpeechLM, hours: float, steps: int, chosen
     limit = recipe.train.eval_limit
     measured = "\n".join(f"| `{name}` | {rate:.2f} |" for name, rate in rates.items()) or "| none | |"
     hears, speaks = config.speech_input["kind"] != "none", config.speech_output is not None
-    does = [f"log-mel frames go through `{config.speech_input['kind']}` into a {config.text_config.model_type} language model"] if hears else []
+    llm = f"a {config.text_config.model_type} language model"
+    does = [f"log-mel frames go through `{config.speech_input['kind']}` into {llm}"] if hears else []
     if speaks:
-        does.append(
-            f"text goes into a {config.text_config.model_type} language model and mel frames come out through `{config.speech_output['kind']}`"
-        )
+        does.append(f"text goes into {llm} and mel frames come out through `{config.speech_output['kind']}`")
     tags = [*(["automatic-speech-recognition"] if hears else []), *(["text-to-speech"] if speaks else [])]
     return f"""---
 library_name: melcli
