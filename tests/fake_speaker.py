@@ -87,7 +87,7 @@ class Hum(Vocoder):
     def open(cls, source: str | None, spec: MelSpec, *, device: str, offline: bool) -> Hum:
         return cls(spec)
 
-    def wave(self, mel_BTM: Tensor) -> Tensor:
+    def wave(self, mel_BTM: Tensor, first: int = 0) -> Tensor:
         hop = self.spec.hop_length
         wave_H = torch.sin(torch.arange(hop) * (2 * torch.pi / hop))
         return (0.5 * 10 ** mel_BTM.amax(2).clamp(max=0))[:, :, None].mul(wave_H).flatten(1)

@@ -10,6 +10,7 @@ import torch
 from melcli import recipe as recipes
 from melcli import registry, sweep
 from melcli.audio import io
+from melcli.models.speaker import Speaker
 from melcli.models.speech_input import build_speech_input
 from melcli.train import train
 from melcli.train_vocoder import train_vocoder
@@ -36,6 +37,7 @@ ABLATIONS = {
     "ablations/input_kind": 3,
     "ablations/attention": 2,
     "ablations/data_amount": 8,
+    "ablations/speech_output": 7,
 }
 
 
@@ -43,18 +45,8 @@ STUDY = {"study/base": 1, "study/lm": 1, "study/encoder": 1, "study/init": 10, "
 
 
 def test_every_recipe_is_tried_here():
-    assert set(registry.names("recipe")) == {
-        "digits",
-        "tiny-en",
-        "librispeech",
-        "openasr",
-        "phi4mm",
-        "finetune",
-        "counterpart",
-        "vocoder",
-        *ABLATIONS,
-        *STUDY,
-    }
+    single = {"digits", "tiny-en", "librispeech", "openasr", "phi4mm", "finetune", "counterpart", "tiny-voice", "unified", "tts", "vocoder"}
+    assert set(registry.names("recipe")) == {*single, *ABLATIONS, *STUDY}
 
 
 @pytest.mark.parametrize("name", registry.names("recipe"))
@@ -179,7 +171,53 @@ def test_openasr_says_what_the_paper_does():
     assert len({entry.source.split(":")[1] for entry in recipe.data.train}) == 10
 
 
-@pytest.mark.parametrize("name", sorted(set(ABLATIONS) - {"ablations/base"}))
+SPOKEN_EVAL = "data.eval=[{source: 'robotutor:words?limit=3', task: tts, text: none}]"
+
+
+def featurize_voices(recipe, shared_data, count=12):
+    """Some recordings in the place of each folder of features."""
+    from melcli.featurize import featurize
+
+    for entry in recipe.data.train:
+        featurize(f"robotutor:stories?limit={count}", Path(entry.source), recipe.data.mel, jobs=1, root=shared_data)
+
+
+@pytest.mark.parametrize("name", ["tiny-voice", "unified"])
+def test_voices(name, shared_data, tmp_path, monkeypatch):
+    recipe = recipes.load(name)
+    monkeypatch.chdir(tmp_path)
+    featurize_voices(recipe, shared_data)
+    result = train(recipes.load(name, [f"data.root={shared_data}", *SMALL, SPOKEN_EVAL]), tmp_path / "run")
+    assert result is not None and list(result.rates) == ["robotutor:words?limit=3 [mel dB]"]
+    assert 6e6 < Speaker.load(str(tmp_path / "run")).model.num_parameters() < 10e6
+    assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_size < 25e6
+
+
+def test_speech_outputs_beside_each_other(shared_data, tmp_path, monkeypatch):
+    """The members of the ablation differ in the output and in the size of batches alone; one of each kind trains."""
+    monkeypatch.chdir(tmp_path)
+    members = sweep.members(recipes.read("ablations/speech_output", [f"data.root={shared_data}", *SMALL[:1], *SMALL[2:], SPOKEN_EVAL]))
+    assert len(members) == ABLATIONS["ablations/speech_output"] == len({recipes.digest(member.recipe) for member in members})
+    featurize_voices(members[0].recipe, shared_data, 45)  # as many patches as the codebook has codes
+    base = members[0].recipe.model_dump()
+    for member in members:
+        ours = member.recipe.model_dump()
+        assert {key for key in ours["model"] if ours["model"][key] != base["model"][key]} <= {"speech_output"}
+        if member.label.partition("=")[2] in ("one-frame", "codebook", "diffusion"):
+            assert train(member.recipe, tmp_path / member.label) is not None
+
+
+def test_tts_starts_from_a_language_model(tmp_path):
+    make_librispeech(tmp_path / "data")
+    recipe = recipes.load("tts")
+    assert recipe.model.init == "Qwen/Qwen3-0.6B" and [entry.source.partition(":")[0] for entry in recipe.data.train] == ["libritts"] * 3
+    sources = ["data.train=[{source: 'librispeech:train-clean-100'}]", "data.eval=[{source: 'librispeech:dev-clean'}]"]
+    settings = [f"data.root={tmp_path / 'data'}", f"model.init={qwen3(tmp_path / 'llm')}", "train.epochs=null", *sources, *SMALL]
+    result = train(recipes.load("tts", settings), tmp_path / "run")
+    assert result is not None and list(result.rates) == ["librispeech:dev-clean [mel dB]"]
+
+
+@pytest.mark.parametrize("name", sorted(set(ABLATIONS) - {"ablations/base", "ablations/speech_output"}))
 def test_the_members_of_an_ablation_differ_from_its_base_in_what_it_is_about(name):
     members = sweep.members(recipes.read(name))
     assert len(members) == ABLATIONS[name] == len({recipes.digest(member.recipe) for member in members})

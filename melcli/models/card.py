@@ -10,21 +10,26 @@ from melcli.recipe import Recipe
 
 
 def model_card(recipe: Recipe, model: SpeechLM, hours: float, steps: int, chosen: str, rates: Mapping[str, float]) -> str:
-    """The README.md of a trained model. hours: of audio an epoch; rates: WER in percent by evaluation source."""
+    """The README.md of a trained model. hours: of audio an epoch; rates: what was measured, by evaluation set."""
     config, spec = model.config, model.config.mel_spec
     count = sum(p.numel() for p in model.parameters())
     sources = "\n".join(f"- `{s.source}`" + (f", {s.repeat:g} times an epoch" if s.repeat != 1 else "") for s in recipe.data.train)
     limit = recipe.train.eval_limit
     measured = "\n".join(f"| `{name}` | {rate:.2f} |" for name, rate in rates.items()) or "| none | |"
+    hears, speaks = config.speech_input["kind"] != "none", config.speech_output is not None
+    llm = f"a {config.text_config.model_type} language model"
+    does = [f"log-mel frames go through `{config.speech_input['kind']}` into {llm}"] if hears else []
+    if speaks:
+        does.append(f"text goes into {llm} and mel frames come out through `{config.speech_output['kind']}`")
+    tags = [*(["automatic-speech-recognition"] if hears else []), *(["text-to-speech"] if speaks else [])]
     return f"""---
 library_name: melcli
-pipeline_tag: automatic-speech-recognition
-tags: [speech, mel-spectrogram, encoder-free]
+pipeline_tag: {tags[0]}
+tags: [{", ".join([*tags[1:], "speech", "mel-spectrogram", "encoder-free"])}]
 ---
 # {recipe.name}
 
-{recipe.summary[:1].upper()}{recipe.summary[1:]}. A speech language model without a speech encoder: log-mel frames go through
-`{config.speech_input["kind"]}` into a {config.text_config.model_type} language model.
+{recipe.summary[:1].upper()}{recipe.summary[1:]}. A speech language model without a speech encoder: {"; ".join(does)}.
 Made by melcli {__version__} with the `recipe.yaml` beside this file.
 
 | | |
@@ -41,9 +46,10 @@ Made by melcli {__version__} with the `recipe.yaml` beside this file.
 
 ## Measured
 
-Word error rates in percent during training, on at most {limit} utterances a source, normalised by `{recipe.data.text}`, greedy.
+On at most {limit} utterances a source, texts normalised by `{recipe.data.text}`: word error rates in percent, greedy; where a source is marked
+[mel dB], the mean distance in dB of what is said after the true frames.
 
-| evaluation source | WER % |
+| evaluation source | WER % or dB |
 | --- | --- |
 {measured}
 """

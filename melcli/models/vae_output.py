@@ -24,7 +24,8 @@ class VaeOutput(MelOutput):
       mel   |y - y'| + (y - y')^2 + |y - y''| + (y - y'')^2
       kl    1/2 [sigma^2 + (mu - y)^2 - 1 - log sigma^2], the divergence from N(y, 1): `kl_weight` 0.1, and 0 in the first `kl_after` steps.
             Mel-LLM's 0.05 is reported without saying whether it has the 1/2.
-      flux  -|mu - y of the frame before|: `flux_weight` 0.5
+      flux  -|mu - y of the frame before|, but no more than `flux_limit` times what the frame itself differs by: `flux_weight` 0.5. The paper's has no
+            limit (`flux_limit: null`): before the divergence holds it, mu flees from the frame before for as long as the MLP makes up for it.
       stop  binary cross entropy, the end counting `stop_positive` times: `stop_weight` 1. MELLE marks the last frame; here the state after the last
             patch says that nothing follows, as a text's end token does.
     The autoregression reads y', as in MELLE; y'' is what is heard.
@@ -47,6 +48,7 @@ class VaeOutput(MelOutput):
         kl_weight: float = 0.1,
         kl_after: int = 10_000,
         flux_weight: float = 0.5,
+        flux_limit: float | None = 1.0,
         stop_weight: float = 1.0,
         stop_positive: float = 100.0,
     ) -> None:
@@ -66,6 +68,7 @@ class VaeOutput(MelOutput):
         check_number("kl_weight", kl_weight, 0)
         check_number("kl_after", kl_after, 0, whole=True)
         check_number("flux_weight", flux_weight, 0)
+        check_number("flux_limit", flux_limit if flux_limit is not None else 1.0, 0)
         size = frames * n_mels
         self.latent = nn.Linear(width, 2 * size)
         with torch.no_grad():
@@ -73,7 +76,7 @@ class VaeOutput(MelOutput):
             self.latent.bias[size:].fill_(FIRST_LOG_VARIANCE)
         self.residual = nn.Sequential(nn.Linear(size, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, size))
         self.stop = nn.Linear(width, 1)
-        self.kl_weight, self.kl_after, self.flux_weight = kl_weight, kl_after, flux_weight
+        self.kl_weight, self.kl_after, self.flux_weight, self.flux_limit = kl_weight, kl_after, flux_weight, flux_limit
         self.stop_weight, self.stop_positive = stop_weight, stop_positive
 
     def weights(self, step: int | None) -> dict[str, float]:
@@ -100,9 +103,14 @@ class VaeOutput(MelOutput):
         return {
             "mel": self.regression(said_PRM, y_FM, frames_U, layout, frames),
             "kl": masked_mean(divergence(mu_PRM, log_variance_PRM, y_PRM), layout.valid_PR, frames),
-            "flux": -masked_mean((mu_PRM - layout.before(y_FM)).abs(), layout.valid_PR & ~layout.first_PR, frames),
+            "flux": -masked_mean(self._flux(mu_PRM, y_PRM, layout.before(y_FM)), layout.valid_PR & ~layout.first_PR, frames),
             "stop": stop_loss(self.stop(h_SD)[:, 0], layout.ends_S, self.stop_positive, counts["states"]),
         }
+
+    def _flux(self, mu_PRM: Tensor, y_PRM: Tensor, before_PRM: Tensor) -> Tensor:
+        """How far means are from the frame before, as far as that counts."""
+        flux_PRM = (mu_PRM - before_PRM).abs()
+        return flux_PRM if self.flux_limit is None else flux_PRM.minimum(self.flux_limit * (y_PRM - before_PRM).abs())
 
     def say(self, h_ND: Tensor, noise: Noise, temperature: float = 1.0) -> Said:
         mu_NZ, log_variance_NZ = self.distribution(h_ND)

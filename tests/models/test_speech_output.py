@@ -73,9 +73,10 @@ def test_divergence_is_that_from_a_unit_normal_at_the_target():
     assert divergence(y, torch.zeros(200), y).abs().max() == 0
 
 
-def test_losses_are_what_is_written():
+@pytest.mark.parametrize("limit", [None, 0.5])
+def test_losses_are_what_is_written(limit):
     """By hand, frame by frame, for two utterances whose last patches are not full."""
-    output = vae()
+    output = vae(flux_limit=limit)
     frames_U = torch.tensor([7, 4])
     y_FM, h_SD = torch.randn(11, 20), torch.randn(5 + 2, 32)
     found = output.losses(h_SD, y_FM, frames_U, {"frames": 11, "states": 7}, Still())
@@ -89,7 +90,8 @@ def test_losses_are_what_is_written():
         for one in (said, polished):
             mel += float((one - utterance).abs().sum() + (one - utterance).square().sum())
         kl += float(divergence(means, log_variance[states].view(-1, 20)[: len(utterance)], utterance).sum())
-        flux -= float((means[1:] - utterance[:-1]).abs().sum())
+        most = torch.inf if limit is None else limit * (utterance[1:] - utterance[:-1]).abs()
+        flux -= float((means[1:] - utterance[:-1]).abs().minimum(torch.as_tensor(most)).sum())
     torch.testing.assert_close(torch.stack([found["mel"], found["kl"], found["flux"]]), torch.tensor([mel, kl, flux]) / 220)
     logits = output.stop(h_SD)[:, 0]
     ends = torch.tensor([0, 0, 0, 1, 0, 0, 1.0])
@@ -98,7 +100,7 @@ def test_losses_are_what_is_written():
 
 
 def test_flux_rewards_what_differs_from_the_frame_before():
-    output = vae(frames=1)
+    output = vae(frames=1, flux_limit=None)
     y_FM, frames_U = torch.zeros(6, 20), torch.tensor([6])
     with torch.no_grad():
         output.latent.weight.zero_()
