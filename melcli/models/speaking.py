@@ -14,7 +14,7 @@ from torch import Tensor
 from melcli.data.tasks import Example
 from melcli.models.cache import roomy_cache
 from melcli.models.guards import Guard
-from melcli.models.masks import additive, padded_mask
+from melcli.models.masks import added, for_layers, padded_mask
 from melcli.models.noise import Seeded
 from melcli.models.speech_lm import SpeechLM
 
@@ -110,9 +110,12 @@ class _Rows:
         self.next_B = self.next_B + 1
         return h_BD
 
-    def _run(self, x_BLD: Tensor, position_BL: Tensor, mask: Tensor) -> Tensor:
+    def _run(self, x_BLD: Tensor, position_BL: Tensor, allowed_B1LK: Tensor) -> Tensor:
+        place_BK = self.valid_BK.long().cumsum(1) - 1  # how far back is counted in places, as in training; positions may be spread
+        back_BLK = place_BK[:, -x_BLD.shape[1] :, None] - place_BK[:, None]
+        mask = for_layers(allowed_B1LK, back_BLK, self.model.config.text_config)
         if self.model.llm.config._attn_implementation == "eager":
-            mask = additive(mask, self.model.dtype)
+            mask = added(mask, self.model.dtype)
         out = self.backbone(inputs_embeds=x_BLD, attention_mask=mask, position_ids=position_BL, past_key_values=self.cache, use_cache=True)
         return out.last_hidden_state[:, -1]
 

@@ -60,7 +60,7 @@ class Replay:
 
 
 @pytest.mark.parametrize("positions", ["plain", "spread"])
-@pytest.mark.parametrize("backbone", ["llama", "qwen3"])
+@pytest.mark.parametrize("backbone", ["llama", "qwen3", "mistral", "gemma3"])
 def test_taught_is_step_by_step(backbone, positions):
     """The patches of a free run, given to the model as teaching gives them, are predicted as they were said."""
     one = speaker(backbone=backbone, text_positions=positions, stop=STOP_NEVER)
