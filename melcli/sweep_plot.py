@@ -1,4 +1,4 @@
-"""A picture of a sweep: WER over the values of its first axis, one panel an evaluation set, one line (or group of bars) a combination of the rest."""
+"""A picture of a sweep: the rates over the values of its first axis, one panel an evaluation set, one line (or group of bars) a combination of the rest."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from melcli import console
 from melcli.sweep_table import SEED, Outcome, sets
+from melcli.training import measures
 
 
 def plot_sweep(found: Sequence[Outcome], path: Path) -> None:
@@ -52,9 +53,10 @@ def plot_sweep(found: Sequence[Outcome], path: Path) -> None:
             axis.set_xscale("log")
             axis.set_xticks(list(places.values()), values, minor=False)
             axis.minorticks_off()
-        axis.set_title(name, fontsize=9, parse_math=False)
+        source, measure, unit = measures.split(name)
+        axis.set_title(source, fontsize=9, parse_math=False)
         axis.set_xlabel(across)
-        axis.set_ylabel("WER %")
+        axis.set_ylabel(f"{measure} {unit}")
         axis.set_ylim(bottom=0)
     if rest:
         handles, labels = figure.axes[0].get_legend_handles_labels()

@@ -16,6 +16,7 @@ from melcli.errors import ConfigError
 from melcli.files import write_text
 from melcli.recipe import TRAINING, Recipe, digest
 from melcli.sweep import Member
+from melcli.training import measures
 
 SEED = "seed"  # the axis over which means are taken
 MEASURES = ("steps", "tokens", "seconds", "tokens_per_second", "parameters", "trained_parameters")
@@ -25,7 +26,7 @@ MEASURES = ("steps", "tokens", "seconds", "tokens_per_second", "parameters", "tr
 class Outcome:
     """How far a member is. state: done, begun, new, failed, or other for a folder that holds a training by another recipe.
 
-    rates: WER in percent by evaluation set. took: steps, tokens, seconds, parameters; both only of a member that is done.
+    rates: by evaluation set, whose name carries its measure (training/measures.py). took: steps, tokens, seconds, parameters; both only of a member that is done.
     """
 
     member: Member
@@ -46,7 +47,7 @@ class Outcome:
             "values": self.member.values,
             "state": self.state,
             "error": self.error,
-            "wer": self.rates,
+            "rates": self.rates,
             **{name: self.took.get(name) for name in MEASURES},
             "digest": digest(self.member.recipe),
         }
@@ -100,14 +101,21 @@ def write_tables(members: Sequence[Member], out: Path, failures: Mapping[str, st
 
 
 def sets(found: Sequence[Outcome]) -> list[str]:
-    """The evaluation sets, in the recipes' order."""
-    return list(dict.fromkeys(entry.source for one in found for entry in one.member.recipe.data.eval))
+    """The evaluation sets' names, in the recipes' order."""
+    recipes = [one.member.recipe for one in found]
+    return list(dict.fromkeys(measures.named(entry.source, entry.task or r.data.task) for r in recipes for entry in r.data.eval))
+
+
+def _heading(name: str) -> str:
+    """The column of an evaluation set: its measure and its source."""
+    source, measure, unit = measures.split(name)
+    return f"{measure} {source}" if unit == "%" else f"{measure} {unit} {source}"
 
 
 def table(found: Sequence[Outcome]) -> tuple[list[str], list[list[Any]]]:
-    """A row a member: its values, its state, its WERs, what it took, the digest of its recipe; None where it is not known."""
+    """A row a member: its values, its state, its rates, what it took, the digest of its recipe; None where it is not known."""
     names = sets(found)
-    columns = [*found[0].member.values, "state", *(f"WER {name}" for name in names), *MEASURES, "recipe"]
+    columns = [*found[0].member.values, "state", *(_heading(name) for name in names), *MEASURES, "recipe"]
     rows = [
         [
             *one.member.values.values(),
@@ -122,22 +130,22 @@ def table(found: Sequence[Outcome]) -> tuple[list[str], list[list[Any]]]:
 
 
 def readable(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[list[str], list[list[str]]]:
-    """The same for people: thousands set apart, WERs with two places."""
+    """The same for people: thousands set apart, rates with two places."""
 
     def cell(column: str, value: Any) -> str:
         if value is None:
             return ""
-        if column.startswith("WER "):
-            return f"{value:.2f}"
         if column == "seconds":
             return f"{value:,.1f}"
-        return f"{value:,.0f}" if column in MEASURES else str(value)
+        if column in MEASURES:
+            return f"{value:,.0f}"
+        return f"{value:.2f}" if isinstance(value, float) else str(value)
 
     return [name.replace("_", " ") for name in columns], [[cell(c, v) for c, v in zip(columns, row, strict=True)] for row in rows]
 
 
 def summary(found: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Mean and standard deviation of the WERs over seeds, for each combination of the other values; empty where no seed is swept."""
+    """Mean and standard deviation of the rates over seeds, for each combination of the other values; empty where no seed is swept."""
     if not found or SEED not in found[0].member.values:
         return []
     groups: dict[tuple[tuple[str, str], ...], list[Outcome]] = {}
@@ -147,24 +155,24 @@ def summary(found: Sequence[Outcome]) -> list[dict[str, Any]]:
     for values, ones in groups.items():
         done = [one for one in ones if one.state == "done"]
         rates = {name: [one.rates[name] for one in done if name in one.rates] for name in sets(found)}
-        wer = {
+        spread = {
             name: {"mean": round(statistics.fmean(r), 4), "sd": round(statistics.stdev(r), 4) if len(r) > 1 else None}
             for name, r in rates.items()
             if r
         }
-        means.append({"values": dict(values), "seeds": len(done), "wer": wer})
+        means.append({"values": dict(values), "seeds": len(done), "rates": spread})
     return means
 
 
 def mean_table(means: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """`summary` as a table."""
-    names = list(dict.fromkeys(name for one in means for name in one["wer"]))
+    names = list(dict.fromkeys(name for one in means for name in one["rates"]))
 
-    def cell(wer: Mapping[str, float | None] | None) -> str:
-        return "" if wer is None else f"{wer['mean']:.2f}" + ("" if wer["sd"] is None else f" ± {wer['sd']:.2f}")
+    def cell(rate: Mapping[str, float | None] | None) -> str:
+        return "" if rate is None else f"{rate['mean']:.2f}" + ("" if rate["sd"] is None else f" ± {rate['sd']:.2f}")
 
-    rows = [[*one["values"].values(), str(one["seeds"]), *(cell(one["wer"].get(name)) for name in names)] for one in means]
-    return [*means[0]["values"], "seeds", *(f"WER {name}" for name in names)], rows
+    rows = [[*one["values"].values(), str(one["seeds"]), *(cell(one["rates"].get(name)) for name in names)] for one in means]
+    return [*means[0]["values"], "seeds", *(_heading(name) for name in names)], rows
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

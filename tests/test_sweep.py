@@ -145,6 +145,16 @@ def finish(folder: Path, member: sweep.Member, wer: float, steps: int = 4) -> No
     (model / "evaluation.json").write_text(json.dumps({"tones.jsonl?limit=3": wer}))
 
 
+def test_voices_are_told_by_the_distance_of_their_mels(tmp_path: Path) -> None:
+    members = plan(tmp_path, "sweep: {grid: {seed: [1, 2]}}\n", "data.task=tts", "model.speech_output={kind: vae}")
+    for member, distance in zip(members, (4.0, 5.0), strict=True):
+        finish(tmp_path, member, distance)
+        (tmp_path / member.label / "model" / "evaluation.json").write_text(json.dumps({"tones.jsonl?limit=3 [mel dB]": distance}))
+    sweep_table.write_tables(members, tmp_path, {})
+    text = (tmp_path / "sweep.md").read_text()
+    assert "mel distance dB tones.jsonl?limit=3" in text and "4.50 ± 0.71" in text and "WER" not in text
+
+
 def test_tables(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     members = plan(tmp_path, "sweep: {cases: {a: {}, b: {train.clip: 2}}, grid: {seed: [1, 2, 3]}}\n")
@@ -156,14 +166,14 @@ def test_tables(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "sweep.json").read_text())
     wer = "tones.jsonl?limit=3"
     assert [one["values"] for one in written["means"]] == [{"case": "a"}, {"case": "b"}]
-    assert written["means"][0]["wer"][wer] == {"mean": 22.0, "sd": 13.1149}  # sqrt((12² + 2² + 14²) / 2)
-    assert written["means"][1] == {"values": {"case": "b"}, "seeds": 1, "wer": {wer: {"mean": 50.0, "sd": None}}}
+    assert written["means"][0]["rates"][wer] == {"mean": 22.0, "sd": 13.1149}  # sqrt((12² + 2² + 14²) / 2)
+    assert written["means"][1] == {"values": {"case": "b"}, "seeds": 1, "rates": {wer: {"mean": 50.0, "sd": None}}}
     assert written["members"][0] | {"digest": ""} == {
         "label": "a,seed=1",
         "values": {"case": "a", "seed": "1"},
         "state": "done",
         "error": None,
-        "wer": {wer: 10.0},
+        "rates": {wer: 10.0},
         "steps": 4,
         "tokens": 1000,
         "seconds": 8.0,
