@@ -38,6 +38,7 @@ ABLATIONS = {
     "ablations/attention": 2,
     "ablations/data_amount": 8,
     "ablations/speech_output": 7,
+    "ablations/unified": 3,
 }
 
 
@@ -45,7 +46,7 @@ STUDY = {"study/base": 1, "study/lm": 1, "study/encoder": 1, "study/init": 10, "
 
 
 def test_every_recipe_is_tried_here():
-    single = {"digits", "tiny-en", "librispeech", "openasr", "phi4mm", "finetune", "counterpart", "tiny-voice", "unified", "tts", "vocoder"}
+    single = {"digits", "tiny-en", "librispeech", "openasr", "phi4mm", "finetune", "counterpart", "tiny-voice", "unified", "tts", "vocoder", "digits-voice", "digits-unified"}
     assert set(registry.names("recipe")) == {*single, *ABLATIONS, *STUDY}
 
 
@@ -179,7 +180,8 @@ def featurize_voices(recipe, shared_data, count=12):
     from melcli.featurize import featurize
 
     for entry in recipe.data.train:
-        featurize(f"robotutor:stories?limit={count}", Path(entry.source), recipe.data.mel, jobs=1, root=shared_data)
+        if entry.source.startswith("features/"):
+            featurize(f"robotutor:stories?limit={count}", Path(entry.source), recipe.data.mel, jobs=1, root=shared_data)
 
 
 @pytest.mark.parametrize("name", ["tiny-voice", "unified"])
@@ -207,6 +209,23 @@ def test_speech_outputs_beside_each_other(shared_data, tmp_path, monkeypatch):
             assert train(member.recipe, tmp_path / member.label) is not None
 
 
+def test_one_model_beside_one_for_each_task(shared_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = [f"data.root={shared_data}", *SMALL[1:], "data.max_seconds=20"]
+    members = {m.values["tasks"]: m.recipe for m in sweep.members(recipes.read("ablations/unified", settings))}
+    assert members["both"].train.steps == members["hears"].train.steps + members["says"].train.steps
+    assert members["both"].model == recipes.load("digits-unified").model
+    featurize_voices(members["both"], shared_data)
+    hears, says = "digits:test", f"{SPOKEN_DIGITS} [mel dB]"
+    for name, measured in {"both": {hears, says}, "hears": {hears}, "says": {says}}.items():
+        member = members[name]
+        result = train(member.model_copy(update={"train": member.train.model_copy(update={"steps": 2})}), tmp_path / name)
+        assert result is not None and set(result.rates) == measured
+
+
+SPOKEN_DIGITS = "synth:en?hours=0.05&seed=99&text=spoken&steady=1&voices=flite/rms:1&mix=digits:1"
+
+
 def test_tts_starts_from_a_language_model(tmp_path):
     make_librispeech(tmp_path / "data")
     recipe = recipes.load("tts")
@@ -217,7 +236,7 @@ def test_tts_starts_from_a_language_model(tmp_path):
     assert result is not None and list(result.rates) == ["librispeech:dev-clean [mel dB]"]
 
 
-@pytest.mark.parametrize("name", sorted(set(ABLATIONS) - {"ablations/base", "ablations/speech_output"}))
+@pytest.mark.parametrize("name", sorted(set(ABLATIONS) - {"ablations/base", "ablations/speech_output", "ablations/unified"}))
 def test_the_members_of_an_ablation_differ_from_its_base_in_what_it_is_about(name):
     members = sweep.members(recipes.read(name))
     assert len(members) == ABLATIONS[name] == len({recipes.digest(member.recipe) for member in members})
