@@ -45,7 +45,7 @@ Reference = Annotated[
 Vocoder = Annotated[
     str | None, typer.Option(metavar="NAME", help="tts: what turns a model's spectrograms into sound.  [default: auto]", show_default=False)
 ]
-Temperature = Annotated[float | None, typer.Option(min=0, help="tts: of a model's latents.  [default: 1]", show_default=False)]
+Temperature = Annotated[float | None, typer.Option(min=0, help="tts: of a model's latents.  [default: its own]", show_default=False)]
 Seed = Annotated[int | None, typer.Option(help="tts: what prompts and speech are drawn from.  [default: 0]", show_default=False)]
 
 
@@ -145,7 +145,7 @@ def _score(asked: Asked, load: Callable[[str], Transcriber]) -> list[Report]:
         raise UsageError(f"--prompts {asked.prompts}: needs recordings by speakers: give --manifest or --set of them.")
     protocol, why = choose_protocol(asked.protocol or PROTOCOL, [])
     where: dict[str, Any] = {"root": asked.root, "offline": asked.offline}
-    speaking = {"vocoder": asked.vocoder or "auto", "temperature": 1.0 if asked.temperature is None else asked.temperature, "seed": asked.seed or 0}
+    speaking = {"vocoder": asked.vocoder or "auto", "temperature": asked.temperature, "seed": asked.seed or 0}
     speaking |= {"device": asked.device, "dtype": asked.dtype, "offline": asked.offline}
     voices = [
         *(Spoken.load(one, **where) for one in dict.fromkeys(asked.spoken)),

@@ -37,7 +37,9 @@ def synthesize(
     voice: Annotated[Path | None, typer.Option(metavar="FILE", help="A recording of 1 to 30 s to speak like.")] = None,
     voice_text: Annotated[str | None, typer.Option(metavar="TEXT", help="What is said in it.  [default: its .txt beside it, else unknown]")] = None,
     vocoder: Annotated[str, typer.Option(metavar="NAME|auto", help="What makes audio of the mel; see `models ls --kind vocoder`.")] = "auto",
-    temperature: Annotated[float, typer.Option(min=0, help="How freely the voice varies; 0 is always the mean.")] = 1.0,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="How freely the voice varies; 0 is always the mean.  [default: the model's own]", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="What is drawn from; the same seed gives the same audio.")] = 0,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw mel, stop probability and latent deviation (.png, .pdf, .svg).")] = None,
     check: Annotated[bool, typer.Option("--check", help="Transcribe the result and print the word error rate against the text.")] = False,

@@ -117,6 +117,9 @@ class ModelSection(Section):
     speak_prompt: str | None = Field(
         None, description="what is read before speaking, <|text|> in it being where the text goes; <|text|><|speak|>, or as in `init`, unless given"
     )
+    speak_temperature: float | None = Field(
+        None, ge=0, le=10, description="of what the model says, unless `--temperature` asks for another; 1, or as in `init`, unless given"
+    )
     text_positions: Literal["plain", "spread"] = Field(
         "plain", description="spread: a token of a text that is said, and the step that says it, get about the same position"
     )

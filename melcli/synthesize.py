@@ -104,11 +104,11 @@ class Synthesizer:
     The same seed, model and text give the same audio on the same machine, whatever is spoken besides; in batches up to rounding.
     """
 
-    def __init__(self, speaker: Speaker, vocoder: Vocoder, decisions: dict[str, str], *, temperature: float = 1.0, seed: int = 0) -> None:
+    def __init__(self, speaker: Speaker, vocoder: Vocoder, decisions: dict[str, str], *, temperature: float | None = None, seed: int = 0) -> None:
         self.speaker = speaker
         self.vocoder = vocoder
         self.decisions = decisions
-        self.temperature = temperature
+        self.temperature = speaker.temperature if temperature is None else temperature
         self.seed = seed
         self.alphabet = (speaker.alphabet or LETTERS) + " "
 
@@ -118,7 +118,7 @@ class Synthesizer:
         model: str = DEFAULT_MODEL,
         *,
         vocoder: str = "auto",
-        temperature: float = 1.0,
+        temperature: float | None = None,
         seed: int = 0,
         device: str = "auto",
         dtype: str = "auto",
@@ -126,7 +126,7 @@ class Synthesizer:
     ) -> Synthesizer:
         """A model by name, folder or hub id, with a vocoder that reads its mel.
 
-        temperature: of the latents; 0 is the mean of each. Raises CheckpointError, also where the model cannot speak, ConfigError and UsageError.
+        temperature: of the latents, the model's own unless given; 0 is the mean of each. Raises CheckpointError, also where the model cannot speak, ConfigError and UsageError.
         """
         where, why_device = pick_device(device)
         kind, why_dtype = pick_dtype(dtype, where)

@@ -37,6 +37,7 @@ class FakeSpeaker:
 
     spec: MelSpec = PRESETS["speecht5"]
     frames_per_step: int = 2
+    temperature: float = 1.0
     alphabet: str = "abcdefghijklmnopqrstuvwxyz' ,.?!"
     spoken: list[list[str]] = field(default_factory=list)
     voices: list[Any] = field(default_factory=list)

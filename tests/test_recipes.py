@@ -46,7 +46,21 @@ STUDY = {"study/base": 1, "study/lm": 1, "study/encoder": 1, "study/init": 10, "
 
 
 def test_every_recipe_is_tried_here():
-    single = {"digits", "tiny-en", "librispeech", "openasr", "phi4mm", "finetune", "counterpart", "tiny-voice", "unified", "tts", "vocoder", "digits-voice", "digits-unified"}
+    single = {
+        "digits",
+        "tiny-en",
+        "librispeech",
+        "openasr",
+        "phi4mm",
+        "finetune",
+        "counterpart",
+        "tiny-voice",
+        "unified",
+        "tts",
+        "vocoder",
+        "digits-voice",
+        "digits-unified",
+    }
     assert set(registry.names("recipe")) == {*single, *ABLATIONS, *STUDY}
 
 

@@ -56,6 +56,12 @@ def test_the_same_seed_gives_the_same_audio(synthesizer: Synthesizer) -> None:
     assert torch.equal(spoken(1, 0.0), spoken(2, 0.0))
 
 
+def test_the_model_says_how_freely_it_speaks() -> None:
+    speaker = FakeSpeaker(temperature=0.3)
+    assert Synthesizer(speaker, Hum(speaker.spec), {}).temperature == 0.3
+    assert Synthesizer(speaker, Hum(speaker.spec), {}, temperature=0.0).temperature == 0.0
+
+
 @pytest.mark.parametrize("vocoder", ["hum", "griffin-lim"])
 def test_the_stream_is_the_whole(synthesizer: Synthesizer, vocoder: str) -> None:
     text = "One is. Two.\n\nOh."

@@ -33,6 +33,7 @@ class SpeechLMConfig(PretrainedConfig):
     lora: rank, alpha, dropout and targets of live low-rank adapters in the backbone, see `melcli.models.lora`; None for none.
     speech_output: `kind` and options of the speech output; None for a model that only listens.
     speak_prompt: text before speech that is said; `<|text|>` in it is where the text goes. spoken_token_id: holds the places of that speech.
+    speak_temperature: of what is said, where nobody asks for another.
     spoken_pace: steps of the speech output that a token of text takes to say, measured on the training data. spoken_alphabet: characters that occur
     in texts it learnt to say. spoken_level: dB that frames of that speech reach, all but the loudest twentieth.
     text_positions: `plain`, or `spread` so that a token of the text and the step that says it have about the same position.
@@ -62,6 +63,7 @@ class SpeechLMConfig(PretrainedConfig):
         lora: dict[str, Any] | None = None,
         speech_output: dict[str, Any] | None = None,
         speak_prompt: str = SPEAK_PROMPT,
+        speak_temperature: float = 1.0,
         spoken_token_id: int | None = None,
         spoken_pace: float = 0.0,
         spoken_alphabet: str | None = None,
@@ -90,6 +92,7 @@ class SpeechLMConfig(PretrainedConfig):
         self.lora = lora
         self.speech_output = speech_output
         self.speak_prompt = speak_prompt
+        self.speak_temperature = speak_temperature
         self.spoken_token_id = spoken_token_id
         self.spoken_pace = spoken_pace
         self.spoken_alphabet = spoken_alphabet

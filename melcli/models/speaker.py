@@ -64,6 +64,7 @@ class Speaker:
         self.frames_per_step = model.speech_output.stride
         self.encoder = processor.encoder("tts")
         self.alphabet: str = model.config.spoken_alphabet or ""
+        self.temperature: float = model.config.speak_temperature
         self.last: Spoken | None = None
 
     @classmethod

@@ -30,7 +30,7 @@ from melcli.models.speech_output import build_speech_output
 from melcli.models.written_config import check_fields
 from melcli.recipe import ModelSection, Recipe
 
-SPOKEN_FACTS = ("spoken_pace", "spoken_alphabet", "spoken_level")  # measured where a speech output begins
+SPOKEN_FACTS = ("spoken_pace", "spoken_alphabet", "spoken_level", "speak_temperature")  # the first three measured where a speech output begins
 Kind = Literal["speech_lm", "phi4mm", "phi4_multimodal", "causal-lm"]
 
 
@@ -121,7 +121,8 @@ def speaking(section: ModelSection, tokenizer: Any) -> dict[str, Any]:
     """The fields of the configuration that speech which is said needs; the tokenizer has its tokens."""
     if section.speech_output is None:
         return {}
-    return {"speak_prompt": section.speak_prompt or SPEAK_PROMPT, "spoken_token_id": tokenizer.convert_tokens_to_ids(SPOKEN)}
+    found: dict[str, Any] = {"speak_prompt": section.speak_prompt or SPEAK_PROMPT, "spoken_token_id": tokenizer.convert_tokens_to_ids(SPOKEN)}
+    return found if section.speak_temperature is None else found | {"speak_temperature": section.speak_temperature}
 
 
 def speech_config(recipe: Recipe, text_config: PretrainedConfig, pad: int, prompt: str, stops: list[int], alphabet: str | None, **more: Any):
