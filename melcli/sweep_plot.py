@@ -1,4 +1,4 @@
-"""A picture of a sweep: the rates over the values of its first axis, one panel an evaluation set, one line (or group of bars) a combination of the rest."""
+"""A picture of a sweep: rates over the values of its first axis, a panel an evaluation set, a line (or group of bars) a combination of the rest."""
 
 from __future__ import annotations
 

@@ -26,7 +26,8 @@ MEASURES = ("steps", "tokens", "seconds", "tokens_per_second", "parameters", "tr
 class Outcome:
     """How far a member is. state: done, begun, new, failed, or other for a folder that holds a training by another recipe.
 
-    rates: by evaluation set, whose name carries its measure (training/measures.py). took: steps, tokens, seconds, parameters; both only of a member that is done.
+    rates: by evaluation set, whose name has its measure (training/measures.py).
+    took: steps, tokens, seconds, parameters; both only of a member that is done.
     """
 
     member: Member

@@ -126,7 +126,8 @@ class Synthesizer:
     ) -> Synthesizer:
         """A model by name, folder or hub id, with a vocoder that reads its mel.
 
-        temperature: of the latents, the model's own unless given; 0 is the mean of each. Raises CheckpointError, also where the model cannot speak, ConfigError and UsageError.
+        temperature: of the latents, the model's own unless given; 0 is the mean of each.
+        Raises CheckpointError, also where the model cannot speak, ConfigError and UsageError.
         """
         where, why_device = pick_device(device)
         kind, why_dtype = pick_dtype(dtype, where)
