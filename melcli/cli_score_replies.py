@@ -203,7 +203,7 @@ def _score_continuations(asked: Asked, load: Callable[[str], Transcriber], proto
                 model,
                 protocol,
                 material,
-                lambda one, folder, source=source: (one, interview(source, listener, voiceprint, folder)),
+                lambda one, folder, source=source: (one, interview(source, one, listener, voiceprint, folder)),
                 settings=_settings(asked, model, decisions, listener) | {"similarity": asked.similarity or "none"},
                 output=asked.output or asked.report,
                 overwrite=asked.overwrite,

@@ -161,6 +161,6 @@ def interview(
 ) -> tuple[Material, Interview]:
     """The questions of a source, asked by its recordings or by a voice, whose own are kept in a folder of the folder."""
     if voice is None:
-        return material, Interview(replies, judge(material, written), listener, folder)
+        return material, Interview(replies, judge(material, written), listener, folder, material.utterances)
     asked = asked_by(material, voice, folder / "questions")
-    return asked, Interview(Asker(replies, voice), judge(asked, written), listener, folder)
+    return asked, Interview(Asker(replies, voice), judge(asked, written), listener, folder, asked.utterances)

@@ -74,7 +74,7 @@ class RecordedOn:
             yield Replied(item.name, PROMPT_SECONDS, reason="eos", wave_S=rest_S, stopped="stop")
 
 
-def interview(replies: Responder | RecordedOn, listener: Transcriber, voiceprint: Voiceprint | None, folder: Path) -> Interview:
+def interview(replies: Responder | RecordedOn, material: Material, listener: Transcriber, voiceprint: Voiceprint | None, folder: Path) -> Interview:
     """Continuations of recordings, listened to."""
 
     def row(item: AudioInput, one: Replied, listened: str | None) -> Transcript:
@@ -91,7 +91,7 @@ def interview(replies: Responder | RecordedOn, listener: Transcriber, voiceprint
         text = listened or ""
         return Transcript(item.name, item.utterance.audio[0], reply["seconds"], text, seconds=timed, reply=reply, reference=one.said)
 
-    return Interview(replies, row, listener, folder)
+    return Interview(replies, row, listener, folder, material.utterances)
 
 
 def _likeness(prompt: Utterance, wave_S: Tensor, rate: int, prompt_seconds: float, voiceprint: Voiceprint) -> float | None:

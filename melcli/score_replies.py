@@ -8,11 +8,12 @@ Shapes: S samples.
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
@@ -65,13 +66,19 @@ Judge = Callable[[AudioInput, Replied, str | None], Transcript]
 class Interview:
     """Has somebody reply, and a recogniser listen; with the face of a transcriber, so that rows are kept and gone on with as any other's."""
 
-    def __init__(self, replies: Replies, judge: Judge, listener: Transcriber | None, folder: Path) -> None:
-        """folder: where speech is written, for the recogniser and whoever wants to hear it."""
-        self.source, self.judge, self.listener, self.folder = replies, judge, listener, folder
+    def __init__(self, replies: Replies, judge: Judge, listener: Transcriber | None, folder: Path, names: Iterable[str]) -> None:
+        """folder: where speech is written, for the recogniser and whoever wants to hear it. names: of all recordings, in order."""
+        self.source, self.judge, self.listener = replies, judge, listener
+        seen: Counter[str] = Counter()
+        self._paths: dict[str, Path] = {}
+        for name in names:
+            stem = quote(PurePath(name).stem, safe=" ") or "recording"
+            seen[stem] += 1
+            self._paths[name] = folder / (f"{stem}.wav" if seen[stem] == 1 else f"{stem}#{seen[stem]}.wav")
 
     def path(self, name: str) -> Path:
-        """Where the speech of a reply is."""
-        return self.folder / f"{quote(name, safe=' ')}.wav"
+        """Where the speech of a reply is: called as the recording, numbered where several have one name."""
+        return self._paths[name]
 
     def transcribe(self, items: Iterable[AudioInput]) -> Iterator[Transcript]:
         """A transcript of each, with its reply; or why there is none."""

@@ -44,6 +44,7 @@ LAYERS = (
         "reply_files",
         "score_answers",
         "score_continue",
+        "score_replies",
     },
     {
         "cli",

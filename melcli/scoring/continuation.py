@@ -31,7 +31,6 @@ def of_rows(rows: Sequence[ResultRow], nats: Sequence[tuple[float, int]] | None 
     silent: rows in whose speech no word was heard, which have no part in these. sim_prompt: the mean. Each has its 95 % bootstrap interval beside it.
     seconds: the median.
     """
-    drawn = bootstrap.blocks(rows)
     words = [len(row.pred_text.split()) for row in rows]
     found: dict[str, Any] = {"continuations": len(rows)}
     for name, pairs in (
@@ -39,7 +38,7 @@ def of_rows(rows: Sequence[ResultRow], nats: Sequence[tuple[float, int]] | None 
         ("per_word", [(loss, float(count)) for (loss, _), count in zip(nats or [], words, strict=False)]),
         ("sim_prompt", [(0.0, 0.0) if value is None else (value, 1.0) for value in ((row.reply or {}).get("sim_prompt") for row in rows)]),
     ):
-        found[name], found[f"{name}_interval"] = _ratio(pairs, drawn)
+        found[name], found[f"{name}_interval"] = _ratio(pairs, rows)
     seconds = [(row.reply or {}).get("seconds") for row in rows]
     known = [value for value in seconds if value is not None]
     found["seconds"] = round(statistics.median(known), 2) if known else None
@@ -48,14 +47,15 @@ def of_rows(rows: Sequence[ResultRow], nats: Sequence[tuple[float, int]] | None 
     return found
 
 
-def _ratio(pairs: Sequence[tuple[float, float]], drawn: bootstrap.Blocks) -> tuple[float | None, list[float] | None]:
-    """The sum of the first by the sum of the second, and its interval; None where there is nothing to divide by."""
-    below = sum(pair[1] for pair in pairs)
-    if not below:
+def _ratio(pairs: Sequence[tuple[float, float]], rows: Sequence[ResultRow]) -> tuple[float | None, list[float] | None]:
+    """The sum of the first by the sum of the second, and its interval, drawn from the rows that have something; None where none has."""
+    kept = [(pair, row) for pair, row in zip(pairs, rows, strict=False) if pair[1]]
+    if not kept:
         return None, None
-    ratio = round(sum(pair[0] for pair in pairs) / below, 3)
+    table_UK, drawn = np.array([pair for pair, _ in kept], dtype=float), bootstrap.blocks([row for _, row in kept])
+    above, below = table_UK.sum(0)
     if drawn.count < 2:
-        return ratio, None
-    sums_D, counts_D = bootstrap.draw_sums(np.array(pairs, dtype=float), drawn).T
-    between = bootstrap.interval(np.divide(sums_D, counts_D, out=np.full_like(sums_D, np.nan), where=counts_D > 0))
-    return ratio, None if between is None else [round(between.low, 3), round(between.high, 3)]
+        return round(float(above / below), 3), None
+    sums_D, counts_D = bootstrap.draw_sums(table_UK, drawn).T
+    between = bootstrap.interval(sums_D / counts_D)
+    return round(float(above / below), 3), None if between is None else [round(between.low, 3), round(between.high, 3)]
