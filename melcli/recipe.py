@@ -138,8 +138,8 @@ class ModelSection(Section):
     )
     prompts: dict[str, str] = Field(
         {},
-        description="the same for tasks that write something else, by task; auto: <|speech|><|continue|>, <|speech|><|question|>. What follows <|text|> "
-        "in one is read between the text and speech that is said, by default what follows it in speak_prompt",
+        description="the same for tasks that write something else, by task; auto: <|speech|><|continue|>, <|speech|><|question|>. What follows "
+        "<|text|> in one is read between the text and speech that is said, by default what follows it in speak_prompt",
     )
     instruction: str = Field("Transcribe the audio clip into text.", description="what the chat prompt asks for")
     tokenizer: TokenizerSection = TokenizerSection()

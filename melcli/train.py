@@ -203,7 +203,7 @@ class Run:
             disable_tqdm=True,
             save_strategy="steps",
         )
-        sets = setup.evaluation_sets(recipe.data, t.eval_limit, self.offline)
+        sets = setup.evaluation_sets(recipe.data, t.eval_limit, self.offline, speaks=self.model.speech_output is not None)
         trainer = SpeechTrainer(
             model=self.model,
             args=args,

@@ -27,8 +27,8 @@ def pack(rows: Sequence[Sequence[Item]], pad_id: int) -> dict[str, Tensor]:
     """What `SpeechLM.forward` reads.
 
     Returns input_ids, labels, position_ids and documents [R, L]; of speech that is heard speech [F, M] and speech_lengths [U] in reading order,
-    ctc_targets [N] and ctc_lengths [U], -1 where the text is unknown; of speech that is said spoken, spoken_lengths, spoken_ctc_targets and spoken_ctc_lengths likewise. Where no
-    item holds such speech, its entries are left out.
+    ctc_targets [N] and ctc_lengths [U], -1 where the text is unknown; of speech that is said spoken, spoken_lengths, spoken_ctc_targets and
+    spoken_ctc_lengths likewise. Where no item holds such speech, its entries are left out.
     """
     width = max(sum(len(item.example.input_ids) for item in row) for row in rows)
     shape = (len(rows), width)

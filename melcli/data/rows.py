@@ -4,7 +4,8 @@
     {"audio_filepath": "a.wav", "text": "hello there", "duration": 1.4, "offset": 0.0}
 
 Paths are relative to the manifest. `audio` may be a list, joined with `gap` seconds between the parts. The text of a row without `text` is its
-`question`, which is what question-and-answer sets call the spoken words; `answer` is the text of its answer, `answer_audio` a recording of that. Everything else a row holds is kept in `Utterance.extra`.
+`question`, which is what question-and-answer sets call the spoken words; `answer` is the text of its answer, `answer_audio` a recording of that.
+Everything else a row holds is kept in `Utterance.extra`.
 """
 
 from __future__ import annotations

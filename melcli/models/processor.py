@@ -28,8 +28,8 @@ class SpeechLMProcessor(ProcessorMixin):
     """Tokenizer, mel and prompt of one model.
 
     mel: fields of the MelSpec. stride: frames (or samples, where reads is `wave`) in one speech position. chains: see `Subsampling`, where it is
-    more than ceil(frames / stride). task_prompts: `prompts` of SpeechLMConfig; prompt, stop_token_ids, end_token_ids, speech_token_id: see SpeechLMConfig. speaking: of a model that speaks,
-    `stride` of its output and `prompt`, `token_id`, `pace` and `positions` as SpeechLMConfig has them.
+    more than ceil(frames / stride). prompt, stop_token_ids, end_token_ids, speech_token_id: see SpeechLMConfig; task_prompts: its `prompts`.
+    speaking: of a model that speaks, `stride` of its output and `prompt`, `token_id`, `pace` and `positions` as SpeechLMConfig has them.
     """
 
     attributes = ["tokenizer"]

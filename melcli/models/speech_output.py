@@ -62,8 +62,8 @@ class SpeechOutput(nn.Module):
         return {}
 
     def losses(self, h_SD: Tensor, mel_FM: Tensor, frames_U: Tensor, counts: Mapping[str, Tensor | int], noise: Noise) -> dict[str, Tensor]:
-        """Each of `parts`, unweighted. counts: what sums are divided by, the `frames` and the `states` of the whole optimiser step, and what `counted`
-        gives, if it is known."""
+        """Each of `parts`, unweighted. counts: what sums are divided by, the `frames` and the `states` of the whole optimiser step, and
+        what `counted` gives where it is known."""
         raise NotImplementedError
 
     def weights(self, step: int | None) -> dict[str, float]:

@@ -21,7 +21,7 @@ from melcli.data.manifest import fingerprint, read_source
 from melcli.data.mixing import repeats as mixed
 from melcli.data.remote import RemoteFolder, is_remote
 from melcli.data.replies import TASKS as REPLIES
-from melcli.data.replies import reply_features, unfit, with_answer
+from melcli.data.replies import reply_features, spoken_answer, unfit, with_answer
 from melcli.data.shards import SUMMARY, FeatureShards
 from melcli.data.silence import Trim, TrimmedFeatures, level
 from melcli.data.utterance import Utterance
@@ -174,26 +174,33 @@ def with_text(utterance: Utterance, text: str) -> Utterance:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Utterances that are evaluated with, their task (`asr` or `tts`) and the normaliser of their text."""
+    """Utterances that are evaluated with, their task (not `text`) and the normaliser of their text."""
 
     utterances: list[Utterance]
     task: str
     text: str
 
 
-def evaluation_sets(data: DataSection, limit: int, offline: bool = False) -> dict[str, EvaluationSet]:
-    """What is evaluated with, by source, spread evenly over each source where there is more than `limit`."""
+def evaluation_sets(data: DataSection, limit: int, offline: bool = False, speaks: bool = True) -> dict[str, EvaluationSet]:
+    """What is evaluated with, by source and measure, spread evenly over each source where there is more than `limit`.
+
+    speaks: whether replies are said aloud.
+    """
     sets: dict[str, EvaluationSet] = {}
     root = Path(data.root)
     for entry in data.eval:
         task, source = entry.task or data.task, locate(entry.source, root)
         if is_remote(source) or Path(source, SUMMARY).exists():
             raise ConfigError(f"data.eval: {entry.source} holds features, and evaluation reads audio: give the source they were made of")
-        utterances = [u for u in read_source(source, root=root, offline=offline) if u.text and (u.duration or 0) <= data.max_seconds]
+        found = [u for u in read_source(source, root=root, offline=offline) if u.text and (u.duration or 0) <= data.max_seconds]
+        utterances = [u for u in found if not unfit(u, task, data.prompt_seconds)]
         if not utterances:
-            raise ConfigError(f"data.eval: {entry.source} holds no utterance with text within data.max_seconds")
+            why = f", and all others are {unfit(found[0], task, data.prompt_seconds)}" if found else ""
+            raise ConfigError(f"data.eval: {entry.source} holds no utterance with text within data.max_seconds{why}")
         step = max(1, len(utterances) // limit)
-        sets[measures.named(entry.source, task)] = EvaluationSet(utterances[::step][:limit], task, entry.text or data.text)
+        one = EvaluationSet(utterances[::step][:limit], task, entry.text or data.text)
+        aloud = speaks and (task == "continue" or any(spoken_answer(u) for u in one.utterances))
+        sets |= dict.fromkeys(measures.named(entry.source, task, aloud), one)
     return sets
 
 
