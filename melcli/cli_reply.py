@@ -86,11 +86,14 @@ class Printer:
     def __init__(self, inputs: Inputs, asked: Asked, stream: TextIO) -> None:
         self._places, self._several = inputs.places, inputs.total > 1
         self._format, self._names, self._stream = asked.format, NAMES[asked.task], stream
+        self._whole = asked.task == "continue"  # which may be one text, told apart by nobody
         self._held: list[dict[str, Any]] = []
         self._open: str | None = None
 
     def stage(self, kind: str, text: str) -> None:
         """The next text of the only recording, as it comes; the same kind goes on in its line."""
+        if kind == "said" and not text and self._whole:
+            return
         if kind != self._open:
             self._print(("" if self._open is None else "\n") + f"{self._label(kind)}: ")
         self._open = kind
@@ -107,7 +110,7 @@ class Printer:
         """A recording is done."""
         if self._format == "txt":
             begin = f"{one.name}: " if self._several else ""
-            lines = [f"{self._label('heard')}: {one.heard}", *([f"{self._label('said')}: {one.said}"] if one.said else [])]
+            lines = [f"{self._label('heard')}: {one.heard}", *([f"{self._label('said')}: {one.said}"] if one.said or not self._whole else [])]
             lines += [] if path is None else [f"speech: {path}"]
             self._print("".join(f"{begin}{line}\n" for line in lines))
             return

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Task = Literal["continue", "answer"]
 
-SPARE_SECONDS = 0.01  # that a recording may lack of them: encoders round
+SPARE_SECONDS = 0.01  # that a prompt may be too short by: encoders round
 SEAM_SECONDS = 0.005  # over which a prompt fades out and what follows it fades in, so that the seam does not click
 WINDOW = 16  # recordings replied to together: enough for even batches, few enough for memory
 
@@ -170,18 +170,13 @@ class Responder:
         self.last = done
 
     def hear(self, item: AudioInput) -> Tensor:
-        """wave_S of what the model is to hear of a recording. Raises AudioError where it cannot be decoded, is too short, too long or silent."""
+        """wave_S of what the model is to hear of a recording. Raises AudioError where it cannot be decoded, is silent, or the model refuses it."""
         rate, name = self.replier.spec.rate, item.utterance.audio[0] if item.utterance.audio else item.name
         wave_S = load_utterance(item.utterance, rate)
-        seconds = len(wave_S) / rate
         if self.task == "continue":
-            if seconds < self.prompt_seconds - SPARE_SECONDS:
-                raise AudioError(
-                    f"{name}: is {seconds:.2g} s long, and its first {self.prompt_seconds:g} s are what is continued: give a longer one."
-                )
-            wave_S = wave_S[: round(self.prompt_seconds * rate)]
-        elif seconds > self.replier.max_seconds:
-            raise AudioError(f"{name}: is {seconds:.1f} s long; this model hears questions of up to {self.replier.max_seconds:g} s.")
+            samples = round(self.prompt_seconds * rate)
+            lacking = samples - len(wave_S)
+            wave_S = torch.nn.functional.pad(wave_S, (0, lacking)) if 0 < lacking <= SPARE_SECONDS * rate else wave_S[:samples]
         if is_silent(wave_S, rate):
             raise AudioError(f"{name}: is silent: there is no {'question in it' if self.task == 'answer' else 'speech in it to continue'}.")
         try:

@@ -25,7 +25,6 @@ class FakeReplier:
     speaks: bool = True
     tasks: tuple[str, ...] = ("continue", "answer")
     prompt_seconds: float = 3.0
-    max_seconds: float = 30.0
     knows: dict[float, tuple[str, str]] = field(default_factory=dict)
     asked: list[dict[str, Any]] = field(default_factory=list)
     loaded: list[dict[str, Any]] = field(default_factory=list)
@@ -38,7 +37,10 @@ class FakeReplier:
         return self
 
     def check(self, wave_S: Tensor, task: str) -> None:
-        if round(len(wave_S) / self.spec.rate, 1) == 6.6:
+        seconds = len(wave_S) / self.spec.rate
+        if task == "continue" and seconds < self.prompt_seconds:
+            raise UsageError(f"{seconds:.2f} s of speech, and this model goes on after {self.prompt_seconds:g} s: give a longer prompt")
+        if round(seconds, 1) == 6.6:
             raise UsageError("this model does not like 6.6 s")
 
     def reply(self, waves: Sequence[Tensor], task: str, *, speak: bool, **options: Any) -> list[SimpleNamespace]:
@@ -49,8 +51,7 @@ class FakeReplier:
         self.asked.append({"task": task, "speak": speak, "count": "stream", **options})
         self.last = self._reply(wave_S, speak, **options)
         yield SimpleNamespace(kind="heard", text=self.last.heard)
-        if self.last.said:
-            yield SimpleNamespace(kind="said", text=self.last.said)
+        yield SimpleNamespace(kind="said", text=self.last.said)
         for mel_TM in self.last.spoken.mel_TM.split(7) if self.last.spoken else ():
             yield SimpleNamespace(kind="mel", mel_TM=mel_TM)
 

@@ -48,7 +48,7 @@ def test_folders_and_manifests(melcli: Melcli, replier: FakeReplier) -> None:
         "begun/a.wav: says: there was a tone",
         "begun/a.wav: speech: out/a.wav",
     ]
-    assert "begun/b.wav: is 2.1 s long, and its first 3 s are what is continued: give a longer one." in ran.err
+    assert "begun/b.wav: 2.10 s of speech, and this model goes on after 3 s: give a longer prompt" in ran.err
     rows = {row["id"]: row for row in map(json.loads, Path("out/manifest.jsonl").read_text().splitlines())}
     assert list(rows) == ["a", "deep/c", "half"] and rows["a"]["text"] == " ".join(GOES_ON) and rows["half"]["says"] == GOES_ON[1]
     assert rows["a"]["duration"] == pytest.approx(seconds_of("out/a.wav"), abs=0.001) and 3.25 < rows["a"]["duration"] < 3.35
@@ -59,7 +59,7 @@ def test_bad_prompts_are_one_line(melcli: Melcli, replier: FakeReplier) -> None:
     recording("short.wav", 2.1)
     recording("silent.wav", 4.0, level=0.0)
     for name, reason in (
-        ("short.wav", "is 2.1 s long, and its first 3 s are what is continued: give a longer one."),
+        ("short.wav", "2.10 s of speech, and this model goes on after 3 s: give a longer prompt"),
         ("silent.wav", "is silent: there is no speech in it to continue."),
         ("gone.wav", "no such file or folder."),
     ):
