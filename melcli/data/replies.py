@@ -18,6 +18,7 @@ from melcli.data.utterance import Utterance
 from melcli.errors import AudioError
 
 LEAST_SECONDS = 0.1  # that follow the prompt, for something to be said
+KEPT_NUMBERS = 100_000_000  # of mels of answers that were synthesised, two bytes each
 TASKS = ("continue", "answer")
 
 
@@ -93,10 +94,23 @@ class Answered(ReplyFeatures):
         self.frames = source.frames
         self.answers = WaveFeatures([spoken_answer(u) or Utterance("", (), duration=0.0) for u in source.utterances], spec)
         self.said = [n if speaks and u.audio else 0 for u, n in zip(self.answers.utterances, self.answers.frames, strict=True)]
+        self._kept: dict[int, Tensor] = {}
+        self._room = KEPT_NUMBERS
 
     def pair(self, index: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
         heard = self.source.get(index, generator)
-        return heard, self._trimmed(self.answers.get(index, None)) if self.said[index] else None
+        return heard, self._trimmed(self._answer(index)) if self.said[index] else None
+
+    def _answer(self, index: int) -> Tensor:
+        """Its mel; of one that a synthesiser would have to make anew each time, kept."""
+        if index in self._kept:
+            return self._kept[index].float()
+        mel_TM = self.answers.get(index, None)
+        if self.answers.utterances[index].audio[0].startswith("synth:") and self._room >= mel_TM.numel():
+            self._kept[index] = mel_TM.half()
+            self._room -= mel_TM.numel()
+            return self._kept[index].float()
+        return mel_TM
 
 
 def spoken_answer(utterance: Utterance) -> Utterance | None:
