@@ -18,6 +18,7 @@ from melcli.data.utterance import Utterance
 from melcli.errors import AudioError
 
 LEAST_SECONDS = 0.1  # that follow the prompt, for something to be said
+KEPT_NUMBERS = 100_000_000  # of mels of answers that were synthesised, two bytes each
 TASKS = ("continue", "answer")
 
 
@@ -63,11 +64,13 @@ class Continued(ReplyFeatures):
         super().__init__(source, spec, trim)
         self.speaks = speaks
         self.samples, self.cut = round(seconds * spec.rate), round(seconds * spec.frame_rate)
-        wave = isinstance(source, WaveFeatures) and source.reads == "wave"
-        heard = self.samples if wave else spec.frames(self.samples) if isinstance(source, WaveFeatures) else self.cut
+        if isinstance(source, WaveFeatures):
+            heard = self.samples if source.reads == "wave" else spec.frames(self.samples)
+            said = [spec.frames(max(n - self.samples, spec.span)) for n in source.samples]
+        else:
+            heard, said = self.cut, [max(1, n - self.cut) for n in source.frames]
         self.frames = [heard] * len(source.utterances)
-        whole = [n // spec.hop_length for n in source.frames] if wave else source.frames
-        self.said = [max(1, n - self.cut) if speaks else 0 for n in whole]
+        self.said = said if speaks else [0] * len(said)
 
     def pair(self, index: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
         if isinstance(self.source, WaveFeatures):
@@ -93,10 +96,23 @@ class Answered(ReplyFeatures):
         self.frames = source.frames
         self.answers = WaveFeatures([spoken_answer(u) or Utterance("", (), duration=0.0) for u in source.utterances], spec)
         self.said = [n if speaks and u.audio else 0 for u, n in zip(self.answers.utterances, self.answers.frames, strict=True)]
+        self._kept: dict[int, Tensor] = {}
+        self._room = KEPT_NUMBERS
 
     def pair(self, index: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
         heard = self.source.get(index, generator)
-        return heard, self._trimmed(self.answers.get(index, None)) if self.said[index] else None
+        return heard, self._trimmed(self._answer(index)) if self.said[index] else None
+
+    def _answer(self, index: int) -> Tensor:
+        """Its mel; of one that a synthesiser would have to make anew each time, kept."""
+        if index in self._kept:
+            return self._kept[index].float()
+        mel_TM = self.answers.get(index, None)
+        if self.answers.utterances[index].audio[0].startswith("synth:") and self._room >= mel_TM.numel():
+            self._kept[index] = mel_TM.half()
+            self._room -= mel_TM.numel()
+            return self._kept[index].float()
+        return mel_TM
 
 
 def spoken_answer(utterance: Utterance) -> Utterance | None:
