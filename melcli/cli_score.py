@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from melcli import cli_score_tts, console
+from melcli import cli_score_replies, cli_score_tts, console
 from melcli.cli_options import (
     BatchSize,
     Beams,
@@ -62,7 +62,7 @@ def score(
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for report.html, report.md and summary.json.")] = None,
     worst: Annotated[int, typer.Option(min=0, metavar="N", help="Also show the N worst utterances of each set, word by word.")] = 0,
-    task: cli_score_tts.Task = "asr",
+    task: cli_score_tts.Task = None,
     spoken: cli_score_tts.Spoken = None,
     recogniser: cli_score_tts.Recogniser = None,
     similarity: cli_score_tts.Similarity = None,
@@ -72,6 +72,9 @@ def score(
     vocoder: cli_score_tts.Vocoder = None,
     temperature: cli_score_tts.Temperature = None,
     seed: cli_score_tts.Seed = None,
+    voice: cli_score_replies.Voice = None,
+    written: cli_score_replies.Written = None,
+    lm: cli_score_replies.LanguageModel = None,
     skip_layers: Annotated[
         str | None,
         typer.Option(metavar="all|LAYERS", help="How much each layer matters to speech: score again with each of 0-31, say, skipped in turn."),
@@ -95,14 +98,18 @@ def score(
     melcli score --compare old.jsonl new.jsonl --report report/
     melcli score --manifest dev.jsonl --skip-layers all --report report/
     melcli score --task tts --manifest texts.jsonl --spoken speech/
+    melcli score --set llama-questions --model runs/spectron-qa
     """
     prepare(quiet, verbose, offline)
-    cli_score_tts.refuse(
-        task,
-        for_asr={"--compare": compare, "--skip-layers": skip_layers, "--ray": ray, "--allow-missing": allow_missing},
-        for_tts={"--spoken": spoken, "--recogniser": recogniser, "--similarity": similarity, "--mos": mos, "--prompts": prompts}
-        | {"--reference": reference, "--vocoder": vocoder, "--temperature": temperature is not None, "--seed": seed is not None},
-    )
+    task = cli_score_replies.task_of(task, sets or [])
+    aloud = ("tts", "answer", "continue")
+    of_task = {"--compare": (compare, ("asr",)), "--skip-layers": (skip_layers, ("asr",)), "--ray": (ray, ("asr",))}
+    of_task |= {"--allow-missing": (allow_missing, ("asr",)), "--devices": (devices > 1, ("asr", "tts"))}
+    of_task |= {"--spoken": (spoken, ("tts", "answer")), "--recogniser": (recogniser, aloud), "--similarity": (similarity, ("tts", "continue"))}
+    of_task |= {"--mos": (mos, ("tts",)), "--prompts": (prompts, ("tts",)), "--reference": (reference, ("tts",)), "--vocoder": (vocoder, aloud)}
+    of_task |= {"--temperature": (temperature is not None, aloud), "--seed": (seed is not None, aloud)}
+    of_task |= {"--voice": (voice, ("answer",)), "--written": (written, ("answer",)), "--lm": (lm, ("continue",))}
+    cli_score_tts.refuse(task, of_task)
     from melcli import launch, ray_pool
     from melcli.score import COLUMNS
     from melcli.score import score as run
@@ -140,6 +147,13 @@ def score(
         given |= {"vocoder": vocoder, "temperature": temperature, "seed": seed, "dtype": dtype, "device": device, "root": root, "offline": offline}
         given |= {"protocol": protocol, "limit": limit, "output": out, "overwrite": overwrite, "csv": csv, "report": report, "worst": worst}
         finish(*cli_score_tts.run(cli_score_tts.Asked(**given, format=format), load))
+        return
+    if task in ("answer", "continue"):
+        given = {"task": task, "models": list(dict.fromkeys(model or [])), "sources": [*(sets or []), *(manifest or [])], "hypotheses": hyp or []}
+        given |= {"spoken": spoken or [], "voice": voice, "written": written, "recogniser": recogniser, "similarity": similarity, "lm": lm}
+        given |= {"vocoder": vocoder, "temperature": temperature, "seed": seed, "dtype": dtype, "device": device, "root": root, "offline": offline}
+        given |= {"protocol": protocol, "limit": limit, "output": out, "overwrite": overwrite, "csv": csv, "report": report, "worst": worst}
+        finish(*cli_score_replies.run(cli_score_replies.Asked(**given, format=format), load))
         return
     if len(model or []) > 1:
         from melcli.transcribe import Transcriber

@@ -21,16 +21,31 @@ if TYPE_CHECKING:
 RECOGNISER = "pocketsphinx"
 PROTOCOL = "spoken"
 
-Task = Annotated[Literal["asr", "tts"], typer.Option(help="asr: how well a model hears. tts: how well a voice speaks.")]
+Task = Annotated[
+    Literal["asr", "tts", "answer", "continue"] | None,
+    typer.Option(
+        help="asr: how well a model hears; tts: how well a voice speaks; answer: how many questions a model answers; continue: how well it says on "
+        "what somebody began.  [default: that of the sets, else asr]",
+        show_default=False,
+    ),
+]
 Spoken = Annotated[
     list[str] | None,
-    typer.Option(metavar="SOURCE", help="tts: speech that is there already, a folder or manifest, called by the ids of the texts; may repeat."),
+    typer.Option(
+        metavar="SOURCE",
+        help="tts, answer: speech that is there already, a folder or manifest, called by the ids of the texts or questions; may repeat with tts.",
+    ),
 ]
 Recogniser = Annotated[
-    str | None, typer.Option(metavar="MODEL", help=f"tts: who listens, by name, folder or hub id.  [default: {RECOGNISER}]", show_default=False)
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help=f"Who listens to speech that is made, by name, folder or hub id; with answer only where it is given.  [default: {RECOGNISER}]",
+        show_default=False,
+    ),
 ]
 Similarity = Annotated[
-    str | None, typer.Option(metavar="MODEL", help="tts: also compare voices by this speaker model, such as microsoft/wavlm-base-plus-sv.")
+    str | None, typer.Option(metavar="MODEL", help="tts, continue: also compare voices by this speaker model, such as microsoft/wavlm-base-plus-sv.")
 ]
 Mos = Annotated[Path | None, typer.Option(metavar="FILE", help="tts: also guess opinions by this ONNX file of DNSMOS P.835 (sig_bak_ovr.onnx).")]
 Prompts = Annotated[
@@ -43,19 +58,25 @@ Reference = Annotated[
     str | None, typer.Option(metavar="SOURCE", help="tts: recordings to compare with, or synth:VOICE, instead of those in the manifest.")
 ]
 Vocoder = Annotated[
-    str | None, typer.Option(metavar="NAME", help="tts: what turns a model's spectrograms into sound.  [default: auto]", show_default=False)
+    str | None,
+    typer.Option(metavar="NAME", help="What turns a model's spectrograms into sound.  [default: auto]", show_default=False),
 ]
-Temperature = Annotated[float | None, typer.Option(min=0, help="tts: of a model's latents.  [default: its own]", show_default=False)]
-Seed = Annotated[int | None, typer.Option(help="tts: what prompts and speech are drawn from.  [default: 0]", show_default=False)]
+Temperature = Annotated[
+    float | None, typer.Option(min=0, help="tts, answer, continue: of a model's latents.  [default: its own]", show_default=False)
+]
+Seed = Annotated[int | None, typer.Option(help="tts, answer, continue: what prompts and speech are drawn from.  [default: 0]", show_default=False)]
 
 
-def refuse(task: str, for_asr: dict[str, Any], for_tts: dict[str, Any]) -> None:
-    """Raises UsageError where an option was given that is of the other task. The values are those that options were given, by flag."""
-    other, given = ("tts", for_tts) if task == "asr" else ("asr", for_asr)
-    wrong = [flag for flag, value in given.items() if value]
+def refuse(task: str, given: dict[str, tuple[Any, tuple[str, ...]]]) -> None:
+    """Raises UsageError where an option was given that is of other tasks. given: by flag, what it was given and the tasks that it is for."""
+    wrong = {flag: tasks for flag, (value, tasks) in given.items() if value and task not in tasks}
     if wrong:
-        means = "" if task == "tts" else "; give --task tts to score speech"
-        raise UsageError(f"{', '.join(wrong)}: {'is' if len(wrong) == 1 else 'are'} for --task {other}{means}.")
+        parts = [f"{flag} is for --task {_listed(tasks)}" for flag, tasks in wrong.items()]
+        raise UsageError(f"{'; '.join(parts)}; this is --task {task}.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

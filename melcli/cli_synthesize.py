@@ -1,4 +1,4 @@
-"""`melcli synthesize`: its options, what becomes of a text, of a file of them, and of a pipe."""
+"""`melcli synthesize`: its options, what becomes of a text, of a file of them, and of a pipe. What it does to recordings is in cli_continue.py."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from melcli import console
+from melcli import cli_continue, console
 from melcli.cli_options import Device, Dtype, Offline, Quiet, Verbose, finish, prepare
+from melcli.cli_reply import MaxSeconds, Recursive
 from melcli.errors import AudioError, CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from melcli.synthesize_rows import Row
 
 ROWS = (".jsonl", ".jsonl.gz")
+MODEL = "tiny-voice"
 
 
 def synthesize(
@@ -33,7 +35,7 @@ def synthesize(
             "--out", "-o", metavar="FILE|DIR|-", help="Audio file (.wav, .flac, .ogg, .opus, .mp3), folder for a .jsonl, or - for WAV on stdout."
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="A speaking model's name, folder or hub id.")] = "tiny-voice",
+    model: Annotated[str | None, typer.Option(help=f"A speaking model's name, folder or hub id.  [default: {MODEL}]", show_default=False)] = None,
     voice: Annotated[Path | None, typer.Option(metavar="FILE", help="A recording of 1 to 30 s to speak like.")] = None,
     voice_text: Annotated[str | None, typer.Option(metavar="TEXT", help="What is said in it.  [default: its .txt beside it, else unknown]")] = None,
     vocoder: Annotated[str, typer.Option(metavar="NAME|auto", help="What makes audio of the mel; see `models ls --kind vocoder`.")] = "auto",
@@ -47,23 +49,43 @@ def synthesize(
         str | None, typer.Option(metavar="MODEL", help="The recogniser of --check, which this turns on.  [default: tiny-en]")
     ] = None,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out rows whose audio is in the folder already.")] = False,
+    prompts: cli_continue.Continue = None,
+    with_prompt: cli_continue.WithPrompt = None,
+    max_seconds: MaxSeconds = None,
+    recursive: Recursive = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     offline: Offline = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Turn text into speech.
+    """Turn text into speech, or say on what is said in a recording.
 
     \b
     melcli synthesize "hello world" -o hello.wav
     melcli synthesize --text-file story.txt -o story.mp3 --voice ann.wav
     melcli synthesize --text-file rows.jsonl -o spoken/
     cat story.txt | melcli synthesize - -o - | aplay
+    melcli synthesize --continue begun.wav -o whole.wav --model runs/spectron
     """
     prepare(quiet, verbose, offline)
-    _check_options(text, text_file, out, plot, voice, voice_text, skip_existing)
     listener = check_with or ("tiny-en" if check else None)
+    common = {"device": device, "dtype": dtype, "offline": offline}
+    if prompts:
+        texts = {"TEXT": text, "--text-file": text_file, "--voice": voice, "--voice-text": voice_text, "--plot": plot}
+        name = cli_continue.check(model, out, texts)
+        _check_listener(listener, out, offline)
+        voicing = {"vocoder": vocoder, "temperature": temperature, "seed": seed, "max_seconds": max_seconds}
+        done = cli_continue.go_on(prompts, name, out, with_prompt, recursive, skip_existing, voicing | common)
+        if listener is not None and done.spoken:
+            _listen(listener, done.spoken, common)
+        finish(done.failed, done.total)
+        return
+    recorded = {"--prompt": with_prompt is not None, "--max-seconds": max_seconds, "--recursive": recursive}
+    if wrong := [flag for flag, value in recorded.items() if value]:
+        raise UsageError(f"{', '.join(wrong)}: {'is' if len(wrong) == 1 else 'are'} for recordings: give --continue PROMPT.wav.")
+    model = model or MODEL
+    _check_options(text, text_file, out, plot, voice, voice_text, skip_existing)
     if listener is not None and str(out) == "-":
         raise UsageError("--check listens to a file: give -o FILE.")
     rows: list[Row] = []
@@ -77,16 +99,10 @@ def synthesize(
             console.note(f"{len(rows) - len(todo)} of {len(rows)} are done already and skipped")
         if not todo:
             return
-    if listener is not None:
-        from melcli.transcribe import Transcriber
-
-        try:
-            Transcriber.check(listener, offline=offline)
-        except CheckpointError as error:
-            raise CheckpointError(str(error).replace("--model", "--check-with", 1)) from None
+    _check_listener(listener, out, offline)
     from melcli.synthesize import Synthesizer
 
-    options = {"vocoder": vocoder, "temperature": temperature, "seed": seed, "device": device, "dtype": dtype, "offline": offline}
+    options = {"vocoder": vocoder, "temperature": temperature, "seed": seed} | common
     synthesizer = Synthesizer.load(model, **options)
     console.decided(synthesizer.decisions | {"output": _output(out, batch)})
     began = time.perf_counter()
@@ -99,7 +115,7 @@ def synthesize(
     if seconds:
         console.note(f"{seconds:.1f} s of audio in {took:.1f} s (real-time factor {took / seconds:.2f})")
     if listener is not None and spoken:
-        _listen(listener, spoken, {"device": device, "dtype": dtype, "offline": offline})
+        _listen(listener, spoken, common)
     if batch:
         finish(failed, len(todo))
 
@@ -146,6 +162,20 @@ def _check_options(
         protect([out, *([plot] if plot else [])], inputs)
     elif sys.stdout.isatty():
         raise UsageError("-o - writes audio to standard output, which is a terminal: pipe it on, or give -o FILE.wav.")
+
+
+def _check_listener(name: str | None, out: Path | None, offline: bool) -> None:
+    """See to it that the recogniser of --check is there, before anything is spoken."""
+    if name is None:
+        return
+    if str(out) == "-":
+        raise UsageError("--check listens to a file: give -o FILE.")
+    from melcli.transcribe import Transcriber
+
+    try:
+        Transcriber.check(name, offline=offline)
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace("--model", "--check-with", 1)) from None
 
 
 def _output(out: Path, batch: bool) -> str:

@@ -42,11 +42,13 @@ def transcribe_set(
     *,
     whole: Collection[str] = (),
     overwrite: bool = False,
+    made: bool = False,
     heard: Callable[[str], None] = lambda name: None,
 ) -> list[tuple[str, str]]:
     """Transcribe into a result file what it does not hold yet, and return (utterance, reason) of what failed.
 
-    utterances: by name, each with a text. whole: the names of all utterances of the set, where it has more. Started by torchrun or `--devices`,
+    utterances: by name, each with a text. whole: the names of all utterances of the set, where it has more. made: what is heard is compared with what
+    the model wrote, and not with these texts. Started by torchrun or `--devices`,
     each process takes its share and the first one puts them together; the failures of all are returned to all. heard: called with each name that
     is done, those included that were done before. Raises UsageError where the file was made otherwise or another run writes to it.
     """
@@ -56,7 +58,8 @@ def transcribe_set(
             results.begin(file, settings, overwrite)
             results.settle(file, list(utterances))
         launch.gather([])  # from here on the file is there, and whole
-        done = results.held(file, {name: u.text or "" for name, u in utterances.items()}, whole)
+        texts = {} if made else {name: u.text or "" for name, u in utterances.items()}
+        done = results.held(file, texts, whole or set(utterances))
         for name in [name for name in utterances if name in done][rank::world]:
             heard(name)
         todo = [name for name in utterances if name not in done][rank::world]
@@ -86,11 +89,12 @@ def _row(utterance: Utterance, transcript: Transcript) -> ResultRow:
         audio_filepath=transcript.name,
         duration=round(transcript.duration, 3),
         time=None if transcript.seconds is None else round(transcript.seconds, 4),
-        text=utterance.text or "",
+        text=(utterance.text or "") if transcript.reference is None else transcript.reference,
         pred_text=transcript.text,
         speaker=utterance.speaker,
         parent_id=utterance.extra.get("parent_id"),
         chunk_index=utterance.extra.get("chunk_index"),
         finish_reason=results.finish_reason([segment.finish_reason for segment in transcript.segments]),
         speech=transcript.speech,
+        reply=transcript.reply,
     )

@@ -33,7 +33,8 @@ class Segment:
 @dataclass(frozen=True, slots=True)
 class Transcript:
     """What was heard in one input. duration: seconds of audio; seconds: of computing, None where nobody measured it; error: why there is no text, in
-    one line; speech: what was measured of synthetic speech.
+    one line; speech: what was measured of synthetic speech; reply: what a model wrote in reply;
+    reference: what `text` is to be compared with, where that was made as well.
     """
 
     name: str
@@ -44,6 +45,8 @@ class Transcript:
     error: str | None = None
     seconds: float | None = 0.0
     speech: Mapping[str, Any] | None = None
+    reply: Mapping[str, Any] | None = None
+    reference: str | None = None
 
 
 def as_dict(transcript: Transcript, shown: str) -> dict[str, object]:
@@ -138,7 +141,7 @@ class Folder(Output):
         self._formats = formats
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"-o {folder}: is a file, and -o takes a folder.")
-        stems = _distinct(inputs)
+        stems = distinct_stems(inputs)
         self._files = {name: {f: folder / f"{stem}.{f}" for f in formats} for name, stem in stems.items()}
         protected = {path.resolve() for path in inputs.sources}
         for path in (path for files in self._files.values() for path in files.values()):
@@ -178,7 +181,7 @@ def write_all(transcripts: Iterable[Transcript], output: Output, done: Callable[
     return failed
 
 
-def _distinct(inputs: Inputs) -> dict[str, str]:
+def distinct_stems(inputs: Inputs) -> dict[str, str]:
     """For each input the nicest output stem that no other input has. Raises UsageError where two have none of their own."""
     level = dict.fromkeys(inputs.places, 0)
     while True:
@@ -189,6 +192,6 @@ def _distinct(inputs: Inputs) -> dict[str, str]:
             return stems
         movable = [name for name in clashing if level[name] + 1 < len(inputs.places[name].stems)]
         if not movable:
-            raise UsageError(f"'{clashing[0]}' and '{clashing[1]}' would be written to the same file below -o: transcribe them in separate runs.")
+            raise UsageError(f"'{clashing[0]}' and '{clashing[1]}' would be written to the same file below -o: do them in separate runs.")
         for name in movable:
             level[name] += 1

@@ -15,6 +15,7 @@ import pytest
 from melcli import registry
 from melcli.audio import io
 from tests.cli import mirror
+from tests.reply_maker import save_replier
 from tests.training.llm_makers import qwen3
 from tests.voice_maker import save_voice
 
@@ -67,6 +68,8 @@ def test_readme_command(command, desk, request, tmp_path):
         pytest.skip("scores real recordings, which tests/test_tiny_en.py does on fewer")
     elif words[1] == "synthesize":  # a small model stands in for the trained one
         words[words.index("--model") + 1] = str(save_voice(tmp_path / "voice"))
+    elif words[1] == "answer":
+        words[words.index("--model") + 1] = str(save_replier(tmp_path / "answers"))
     elif words[1] == "featurize":
         words += ["--root", "data"]
     run = subprocess.run([sys.executable, "-m", "melcli", *words[1:]], cwd=desk, capture_output=True, text=True, timeout=200, check=False)

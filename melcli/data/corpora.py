@@ -15,6 +15,7 @@ from pathlib import Path
 from melcli.data import selection
 from melcli.data.digit_strings import WORDS, digit_strings
 from melcli.data.folders import is_audio, read_librispeech, read_libritts, read_ljspeech, walk
+from melcli.data.hub import HubSplit, read_split
 from melcli.data.kaldi import read_kaldi
 from melcli.data.rows import read_jsonl
 from melcli.data.utterance import Utterance
@@ -37,7 +38,8 @@ class Corpus:
 
     splits: their names; the empty string stands for all of it.
     read: (data root, split, options) -> utterances, None where the split is not there. It takes out of `options` those that it applied itself.
-    archives: split -> what to fetch for it. options: keys of the corpus's own, beside those of data/selection.py.
+    archives: split -> what to fetch for it. options: keys of the corpus's own, beside those of data/selection.py. hub: where its only split is on the
+    hub, for those that are published nowhere else.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Corpus:
     read: Callable[[Path, str, dict[str, str]], list[Utterance] | None]
     archives: dict[str, Archive]
     options: tuple[str, ...] = ()
+    hub: HubSplit | None = None
 
     def utterances(self, split: str | None, root: Path, options: dict[str, str], source: str, offline: bool = False) -> list[Utterance]:
         """What the options keep of a split, fetched first where it is not under `root`. ManifestError says what is missing and where it belongs."""
@@ -58,12 +61,20 @@ class Corpus:
             raise ManifestError(f"{source}: {self.name} has no split '{split}', valid: {valid}.{nearest(split, filter(None, self.splits))}")
         left = dict(options)
         found = self.read(root, split, left)
+        if found is None and self.hub is not None:
+            found = self._from_hub(self.hub, root, source, offline)
         if found is None:
             self._fetch(split, root, source, offline)
             found = self.read(root, split, left)
         if not found:
             raise ManifestError(f"{source}: nothing of {self.name} was found under {root}")
         return selection.select(found, left, source)
+
+    def _from_hub(self, split: HubSplit, root: Path, source: str, offline: bool) -> list[Utterance]:
+        try:
+            return read_split(split, root, offline)
+        except ManifestError as error:
+            raise ManifestError(f"{source}: no {root / self.name / f'{split.split}.jsonl'}; and {error}") from None
 
     def _fetch(self, split: str, root: Path, source: str, offline: bool) -> None:
         from melcli.data.download import download, extract
@@ -279,8 +290,10 @@ DIGITS = Corpus(
 
 def _read_synth(root: Path, split: str, options: dict[str, str]) -> list[Utterance] | None:
     from melcli.data.synth_plan import corpus
+    from melcli.data.synth_qa import qa
 
-    return corpus({key: options.pop(key) for key in ("hours", "seed", "mix", "voices", "text", "steady") if key in options}, root)
+    own = {key: options.pop(key) for key in ("hours", "seed", "mix", "voices", "text", "steady", "answers") if key in options}
+    return qa(own, root) if split == "qa" else corpus(own, root)
 
 
 SYNTH = Corpus(
@@ -288,11 +301,49 @@ SYNTH = Corpus(
     summary="English sentences, questions, spelled words and digits spoken by flite, espeak-ng and festival when they are loaded",
     licence="that of the texts",
     home="the text collections in text/",
-    splits=("en",),
+    splits=("en", "qa"),
     default="en",
     read=_read_synth,
     archives={},
-    options=("hours", "mix", "voices", "text", "steady"),
+    options=("hours", "mix", "voices", "text", "steady", "answers"),
 )
 
-CORPORA: dict[str, Corpus] = {corpus.name: corpus for corpus in (LIBRISPEECH, DIGITS, SPEECHOCEAN762, ROBOTUTOR, LIBRITTS, LJSPEECH, SYNTH)}
+
+def _read_asked(name: str, written: str | None = None) -> Callable[[Path, str, dict[str, str]], list[Utterance] | None]:
+    """Reads a manifest of questions that lies in a folder of the corpus's name; where there is none, the file of questions without audio."""
+
+    def read(root: Path, split: str, options: dict[str, str]) -> list[Utterance] | None:
+        from melcli.data.questions import read_rows
+
+        at = _first(root / name / f"{split}.jsonl", *([root / written.format(split)] if written else []))
+        return None if at is None else read_rows(at)
+
+    return read
+
+
+LLAMA_QUESTIONS = Corpus(
+    name="llama-questions",
+    summary="300 spoken questions of general knowledge with their answers, one synthetic voice, 0.25 h",
+    licence="as published by google-research-datasets",
+    home="https://github.com/google-research-datasets/LLAMA1-Test-Set",
+    splits=("test",),
+    default="test",
+    read=_read_asked("llama-questions"),
+    archives={},
+    hub=HubSplit("fixie-ai/llama-questions", "", "test"),
+)
+WEB_QUESTIONS = Corpus(
+    name="web-questions",
+    summary="2,032 questions that people asked a search engine with all accepted answers; written, unless web-questions/test.jsonl has audio",
+    licence="CC BY 4.0",
+    home="https://nlp.stanford.edu/software/sempre/",
+    splits=("test",),
+    default="test",
+    read=_read_asked("web-questions", "text/webquestions-{}.jsonl"),
+    archives={},
+    hub=HubSplit("fixie-ai/spoken-web-questions", "", "test"),
+)
+
+CORPORA: dict[str, Corpus] = {
+    corpus.name: corpus for corpus in (LIBRISPEECH, DIGITS, SPEECHOCEAN762, ROBOTUTOR, LIBRITTS, LJSPEECH, SYNTH, LLAMA_QUESTIONS, WEB_QUESTIONS)
+}

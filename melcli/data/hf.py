@@ -19,6 +19,7 @@ from melcli.errors import ManifestError, first_line, nearest
 TEXT = ("text", "sentence", "normalized_text", "transcript", "transcription", "question", "raw_text")  # the leaderboard's order, then others
 SPEAKER = ("speaker_id", "speaker", "client_id")
 ID = ("id", "utterance_id", "utt_id")
+ANSWER = ("answers", "answer")  # what a question's row keeps beside its text
 DURATION = ("duration", "audio_length_s", "duration_s", "audio_duration")
 
 
@@ -99,6 +100,7 @@ def _read(name: str, config: str, split: str, source: str) -> list[Utterance]:
                 text=pick(row, TEXT),
                 duration=float(duration) if duration is not None else None,
                 speaker=None if speaker is None else str(speaker),
+                extra={name: row[name] for name in ANSWER if row.get(name) is not None},
             )
         )
     return utterances

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from melcli.data.hf import DURATION, ID, SPEAKER, TEXT
+from melcli.data.hf import ANSWER, DURATION, ID, SPEAKER, TEXT
 from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError, first_line
 
@@ -79,7 +79,7 @@ def utterance_of(row: dict[str, Any], audio: str, text: str | None, fallback: st
         text=text,
         duration=None if duration is None else float(duration),
         speaker=None if speaker is None else str(speaker),
-        extra={name: row[name] for name in CHUNK_KEYS if row.get(name) is not None},
+        extra={name: row[name] for name in (*CHUNK_KEYS, *ANSWER) if row.get(name) is not None},
     )
 
 

@@ -29,6 +29,7 @@ class Rows:
         out = model(
             input_ids=input_ids_BL,
             attention_mask=valid_BL,
+            position_ids=(valid_BL.cumsum(1) - 1).clamp_min(0),  # prompts without speech are padded too
             speech=speech,
             speech_lengths=lengths_U,
             past_key_values=self.cache,

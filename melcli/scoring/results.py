@@ -30,7 +30,8 @@ class ResultRow:
     audio_filepath: what the utterance is called, unique in its file; `row N` where the file does not say. duration, time: seconds of audio, and
     seconds it took. text, pred_text: the reference and the hypothesis, both as they came. speaker, parent_id, chunk_index: where known; a call cut
     into chunks shares its parent_id. finish_reason: why decoding stopped (eos, length, repetition, silence), where known. speech: what was measured
-    of synthetic speech (scoring/tts/measures.py); `time` is then what speaking took.
+    of synthetic speech (scoring/tts/measures.py); `time` is then what speaking took. reply: what a model that replies wrote, with what that is judged
+    by (scoring/answers.py, scoring/continuation.py).
     """
 
     audio_filepath: str
@@ -43,6 +44,7 @@ class ResultRow:
     chunk_index: int | None = None
     finish_reason: str | None = None
     speech: Mapping[str, Any] | None = None
+    reply: Mapping[str, Any] | None = None
 
 
 def file_name(model: str, label: str) -> str:
@@ -95,6 +97,7 @@ def _row(row: Mapping[str, Any], where: str, number: int) -> ResultRow:
         chunk_index=index,
         finish_reason=None if reason is None else str(reason),
         speech=row["speech"] if isinstance(row.get("speech"), dict) else None,
+        reply=row["reply"] if isinstance(row.get("reply"), dict) else None,
     )
 
 
@@ -116,7 +119,7 @@ def finish_reason(pieces: Sequence[str | None]) -> str | None:
 def to_line(row: ResultRow) -> str:
     """One line of a result file. The leaderboard's fields are always there, further ones where known."""
     fields = asdict(row)
-    for key in ("speaker", "parent_id", "chunk_index", "finish_reason", "speech"):
+    for key in ("speaker", "parent_id", "chunk_index", "finish_reason", "speech", "reply"):
         if fields[key] is None:
             del fields[key]
     return json.dumps(fields, ensure_ascii=False) + "\n"

@@ -28,13 +28,14 @@ EARNINGS = "ArtificialAnalysis/Earnings22-Cleaned-AA"
 class ScoreSet:
     """One set. source: as `read_source` takes it, or `hf:REPO:CONFIG:SPLIT`. column: its heading in the leaderboard's table.
 
-    references: the repository with the texts of whole recordings, where the set holds pieces of them.
+    references: the repository with the texts of whole recordings, where the set holds pieces of them. task: how it is scored unless told otherwise.
     """
 
     name: str
     source: str
     column: str | None = None
     references: str | None = None
+    task: str = "asr"
 
     @property
     def label(self) -> str:
@@ -97,6 +98,8 @@ _ALL = (
     _hub("voxpopuli", CLASSIC, "voxpopuli", "test", "Voxpopuli"),
     ScoreSet("librispeech:test-clean", "librispeech:test-clean"),
     ScoreSet("librispeech:test-other", "librispeech:test-other"),
+    ScoreSet("llama-questions", "llama-questions:test", task="answer"),
+    ScoreSet("web-questions", "web-questions:test", task="answer"),
     ScoreGroup(
         "openasr",
         (

@@ -14,6 +14,8 @@ import pytest
 from melcli import cli, console
 from melcli.inputs import AudioInput
 from melcli.transcripts import Segment, Transcript
+from tests.fake_replier import FakeReplier
+from tests.fake_speaker import Hum
 
 
 @dataclass
@@ -96,3 +98,18 @@ def talks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).write_text(text)
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def replier(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeReplier:
+    """Stands in for melcli.models.replier; the test is in a folder of its own."""
+    from melcli import reply
+
+    fake = FakeReplier()
+    module = types.ModuleType("melcli.models.replier")
+    module.Replier = fake  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    loader = reply.load_vocoder
+    monkeypatch.setattr(reply, "load_vocoder", lambda name, spec, **o: Hum(spec) if name == "auto" else loader(name, spec, **o))
+    monkeypatch.chdir(tmp_path)
+    return fake

@@ -354,6 +354,7 @@ TESTED = {
             "--temperature",
             "--seed",
         ),  # test_score_tts.py
+        *("--voice", "--written", "--lm"),  # test_score_replies.py
         "--root",
         "--beam",
         "--ctc-weight",
@@ -374,6 +375,23 @@ TESTED = {
         "--check",
         "--check-with",
         "--skip-existing",
+        "--device",
+        "--dtype",
+        "--offline",
+        "--quiet",
+        "--verbose",
+        *("--continue", "--prompt", "--max-seconds", "--recursive"),  # in test_continue.py
+    },
+    "answer": {  # in test_answer.py
+        "--model",
+        "--format",
+        "--out",
+        "--recursive",
+        "--skip-existing",
+        "--vocoder",
+        "--temperature",
+        "--seed",
+        "--max-seconds",
         "--device",
         "--dtype",
         "--offline",

@@ -281,8 +281,11 @@ def test_a_model_takes_the_voice_of_a_prompt(melcli: Melcli, ears: Ears, corpus:
             "--prompts continuation: texts: no recording of at least 4.3 s",
         ),
         (["--task", "tts", "--hyp", "x.jsonl", "--model", "synth:flite/rms"], "--hyp scores rows that exist"),
-        (["--task", "tts", "--skip-layers", "all", "--model", "x"], "--skip-layers: is for --task asr."),
-        (["--manifest", "texts.jsonl", "--spoken", "said", "--seed", "1"], "--spoken, --seed: are for --task tts; give --task tts to score speech."),
+        (["--task", "tts", "--skip-layers", "all", "--model", "x"], "--skip-layers is for --task asr; this is --task tts."),
+        (
+            ["--manifest", "texts.jsonl", "--spoken", "said", "--seed", "1"],
+            "--spoken is for --task tts and answer; --seed is for --task tts, answer and continue; this is --task asr.",
+        ),
         (["--task", "tts", "--model", "synth:flite/rms", "--similarity", "absent"], "--similarity absent: no such folder"),
         (["--task", "tts", "--model", "synth:flite/rms", "--csv", "said"], "--csv said: is a folder"),
         (["--task", "speech"], "Invalid value for '--task'"),

@@ -1,0 +1,99 @@
+"""`melcli score --task continue`: how a model says on what recordings begin, as a recogniser, a language model and a speaker model judge it.
+
+The fields of its rows are in scoring/continuation.py.
+
+Shapes: S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from melcli.audio.resample import resample
+from melcli.data.load import load_utterance
+from melcli.data.utterance import Utterance
+from melcli.errors import AudioError, ManifestError
+from melcli.inputs import AudioInput
+from melcli.reply import Replied
+from melcli.score_replies import Interview, Material
+from melcli.score_run import named
+from melcli.scoring.sets import open_sets
+from melcli.transcripts import Transcript
+
+if TYPE_CHECKING:
+    from melcli.models.voiceprint import Voiceprint
+    from melcli.reply import Responder
+    from melcli.transcribe import Transcriber
+
+PROMPT_SECONDS = 3.0
+"""Of a recording that are heard: the published protocol (Spectron, arXiv 2305.15255), and what models here are trained with unless told otherwise."""
+REST_SECONDS = 1.0
+"""Of a recording behind the prompt, at the least: what the person really said on, to compare with."""
+RATE = 16000  # of recordings as they are listened to
+
+
+def read_sets(names: Sequence[str], *, root: Path | None = None, offline: bool = False, limit: int | None = None) -> list[Material]:
+    """Recordings of at least PROMPT_SECONDS and REST_SECONDS, their first N of each source; texts are not needed.
+
+    Raises ManifestError where a source has none.
+    """
+    found = []
+    for entry in open_sets(names):
+        every = named(entry.read(root, offline))
+        short = [name for name, one in every.items() if one.duration is not None and one.duration < PROMPT_SECONDS + REST_SECONDS]
+        fit = {name: one for name, one in every.items() if name not in set(short)}
+        if not fit:
+            raise ManifestError(f"{entry.source}: none of its {len(every)} recordings lasts {PROMPT_SECONDS + REST_SECONDS:g} s or longer.")
+        left_out = [(name, f"shorter than {PROMPT_SECONDS + REST_SECONDS:g} s") for name in short]
+        kept = {name: replace(one, text=one.text or "") for name, one in islice(fit.items(), limit)}
+        found.append(Material(entry.name, entry.label, kept, left_out=left_out, whole=frozenset(fit)))
+    return found
+
+
+class RecordedOn:
+    """What the people in the recordings really said on: the row that models are to be compared with. It writes nothing."""
+
+    rate = RATE
+    prompt_seconds = PROMPT_SECONDS
+
+    def replies(self, items: Iterable[AudioInput]) -> Iterator[Replied]:
+        """The recordings without their prompts."""
+        for item in items:
+            try:
+                wave_S = load_utterance(item.utterance, RATE)
+            except AudioError as error:
+                yield Replied(item.name, 0.0, error=str(error))
+                continue
+            rest_S = wave_S[round(PROMPT_SECONDS * RATE) :]
+            yield Replied(item.name, PROMPT_SECONDS, reason="eos", wave_S=rest_S, stopped="stop")
+
+
+def interview(replies: Responder | RecordedOn, material: Material, listener: Transcriber, voiceprint: Voiceprint | None, folder: Path) -> Interview:
+    """Continuations of recordings, listened to."""
+
+    def row(item: AudioInput, one: Replied, listened: str | None) -> Transcript:
+        wave_S = one.wave_S
+        reply: dict[str, Any] = {"heard": one.heard, "reason": one.reason, "stopped": one.stopped}
+        reply["seconds"] = 0.0 if wave_S is None else round(len(wave_S) / replies.rate, 3)
+        if wave_S is not None and voiceprint is not None:
+            try:
+                likeness = _likeness(item.utterance, wave_S, replies.rate, replies.prompt_seconds, voiceprint)
+            except AudioError as error:
+                return Transcript(item.name, "", 0.0, "", error=str(error))
+            reply |= {} if likeness is None else {"sim_prompt": round(likeness, 4)}
+        timed = one.took if one.took else None
+        text = listened or ""
+        return Transcript(item.name, item.utterance.audio[0], reply["seconds"], text, seconds=timed, reply=reply, reference=one.said)
+
+    return Interview(replies, row, listener, folder, material.utterances)
+
+
+def _likeness(prompt: Utterance, wave_S: Tensor, rate: int, prompt_seconds: float, voiceprint: Voiceprint) -> float | None:
+    prompt_S = load_utterance(prompt, voiceprint.rate)[: round(prompt_seconds * voiceprint.rate)]
+    return voiceprint.likeness(resample(wave_S, rate, voiceprint.rate), prompt_S)
