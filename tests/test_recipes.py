@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,15 @@ import torch
 from melcli import recipe as recipes
 from melcli import registry, sweep
 from melcli.audio import io
+from melcli.data.load import load_utterance
+from melcli.data.manifest import read_source
+from melcli.models.replier import Replier
 from melcli.models.speaker import Speaker
 from melcli.models.speech_input import build_speech_input
 from melcli.train import train
 from melcli.train_vocoder import train_vocoder
 from melcli.training.vocoder_data import read_sources
-from tests.models import phi4mm_makers
+from tests.models import encoder_makers, phi4mm_makers
 from tests.training.llm_makers import qwen3, smollm2
 
 SMALL = [
@@ -39,7 +43,9 @@ ABLATIONS = {
     "ablations/data_amount": 8,
     "ablations/speech_output": 7,
     "ablations/unified": 3,
+    "ablations/spectron": 3,
 }
+SPECTRON = {"spectron", "spectron-qa", "tiny/spectron", "tiny/spectron-qa"}
 
 
 STUDY = {"study/base": 1, "study/lm": 1, "study/encoder": 1, "study/init": 10, "study/rate": 3, "study/layers": 4}
@@ -61,7 +67,7 @@ def test_every_recipe_is_tried_here():
         "digits-voice",
         "digits-unified",
     }
-    assert set(registry.names("recipe")) == {*single, *ABLATIONS, *STUDY}
+    assert set(registry.names("recipe")) == {*single, *SPECTRON, *ABLATIONS, *STUDY}
 
 
 @pytest.mark.parametrize("name", registry.names("recipe"))
@@ -240,6 +246,65 @@ def test_one_model_beside_one_for_each_task(shared_data, tmp_path, monkeypatch):
 SPOKEN_DIGITS = "synth:en?hours=0.05&seed=99&text=spoken&steady=1&voices=flite/rms:1&mix=digits:1"
 
 
+@pytest.mark.parametrize("name", ["tiny/spectron", "tiny/spectron-qa"])
+def test_spectron_in_small(name, shared_data, tmp_path, monkeypatch):
+    """Its own path from the corpora on: a few utterances in each folder of features, trained, read again and asked."""
+    from melcli.featurize import featurize
+
+    monkeypatch.chdir(tmp_path)
+    recipe = recipes.load(name)
+    for folder in {entry.source for entry in recipe.data.train}:
+        featurize(SPECTRON_SOURCES[Path(folder).name], Path(folder), recipe.data.mel, jobs=1, root=shared_data)
+    few = {"tiny/spectron": "librispeech:dev-clean?speakers=1272&limit=4", "tiny/spectron-qa": "synth:qa?hours=0.003&voices=flite/slt:1"}[name]
+    evaluated = f"data.eval=[{{source: '{few}', task: {recipe.tasks[0]}}}]"
+    result = train(recipes.load(name, [f"data.root={shared_data}", "train.curriculum=null", evaluated, *SMALL]), tmp_path / "run")
+    assert result is not None and set(result.rates) == {f"{few} [nats]", f"{few} [mel dB]"}
+    replier = Replier.load(str(tmp_path / "run"))
+    assert replier.tasks == (recipe.tasks[0],) and 2e6 < replier.model.num_parameters() < 5e6
+    heard = load_utterance(read_source(few, root=shared_data)[0], replier.spec.rate)
+    (reply,) = replier.reply([heard], recipe.tasks[0], max_seconds=0.5)
+    assert reply.spoken is None or len(reply.spoken.mel_TM) <= 0.5 * replier.spec.frame_rate
+
+
+SPECTRON_SOURCES = {
+    "librispeech-train": "librispeech:train-clean-100?limit=20&seed=1",
+    "librispeech-dev": "librispeech:dev-clean?speakers=1919&limit=20",
+    "robotutor": "robotutor:stories?limit=10",
+    "qa": "synth:qa?hours=0.01&voices=flite/slt:1",
+}
+
+
+@pytest.mark.parametrize("name", ["spectron", "spectron-qa"])
+def test_spectron_over_an_encoder_and_a_language_model(name, tmp_path):
+    """Its own path, from small checkpoints of the families that it names."""
+    make_librispeech(tmp_path / "data")
+    encoder_makers.saved("wav2vec2-bert", tmp_path / "w2v-bert")
+    recipe = recipes.load(name)
+    assert recipe.model.speech_input["model"] == "facebook/w2v-bert-2.0" and recipe.data.task == recipe.tasks[0]
+    assert {entry.source.partition(":")[0] for entry in recipe.data.train} == {"librispeech" if name == "spectron" else "synth"}
+    sources = []
+    if name == "spectron-qa":
+        rows = [{"audio": f"19-198-000{n}.wav", "question": "one", "answer": "two", "answer_audio": "19-198-0000.wav"} for n in range(4)]
+        manifest = tmp_path / "data" / "LibriSpeech" / "train-clean-100" / "19" / "198" / "qa.jsonl"
+        manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        sources = [f"data.train=[{{source: '{manifest}'}}]", f"data.eval=[{{source: '{manifest}'}}]"]
+    smaller = [f"model.init={qwen3(tmp_path / 'llm')}", f"model.speech_input.model={tmp_path / 'w2v-bert'}", "data.prompt_seconds=0.5"]
+    settings = [f"data.root={tmp_path / 'data'}", *smaller, "train.epochs=null", "model.speech_output.hidden=32", *sources, *SMALL]
+    result = train(recipes.load(name, settings), tmp_path / "run")
+    assert result is not None and {rate.rpartition(" [")[2] for rate in result.rates} == {"nats]", "mel dB]"}
+    assert Replier.load(str(tmp_path / "run")).speaks
+
+
+def test_the_ablation_of_spectron_is_about_its_losses():
+    members = sweep.members(recipes.read("ablations/spectron"))
+    assert len(members) == ABLATIONS["ablations/spectron"] == len({recipes.digest(member.recipe) for member in members})
+    base = recipes.load("tiny/spectron").model_dump()
+    for member in members:
+        ours = member.recipe.model_dump()
+        assert {key for key in ours if ours[key] != base[key]} <= {"name", "summary", "model"}
+        assert {key for key in ours["model"] if ours["model"][key] != base["model"][key]} <= {"speech_output", "ce_weight"}
+
+
 def test_tts_starts_from_a_language_model(tmp_path):
     make_librispeech(tmp_path / "data")
     recipe = recipes.load("tts")
@@ -250,7 +315,10 @@ def test_tts_starts_from_a_language_model(tmp_path):
     assert result is not None and list(result.rates) == ["librispeech:dev-clean [mel dB]"]
 
 
-@pytest.mark.parametrize("name", sorted(set(ABLATIONS) - {"ablations/base", "ablations/speech_output", "ablations/unified"}))
+OTHER_BASES = {"ablations/base", "ablations/speech_output", "ablations/unified", "ablations/spectron", "ablations/modality_gap"}
+
+
+@pytest.mark.parametrize("name", sorted(set(ABLATIONS) - OTHER_BASES))
 def test_the_members_of_an_ablation_differ_from_its_base_in_what_it_is_about(name):
     members = sweep.members(recipes.read(name))
     assert len(members) == ABLATIONS[name] == len({recipes.digest(member.recipe) for member in members})
