@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from melcli import config, registry
 from melcli.config import Config
+from melcli.unified_recipe import UnifiedRecipe
 from melcli.vocoder_recipe import VocoderRecipe
 
 TRAINING = "training.json"  # in a trained model's folder: what the training took
@@ -23,6 +24,9 @@ UNCOUNTED = {
 }  # in a recipe's digest
 
 
+TEXT_ALONE = ("text", "repeat", "instruct")  # tasks in which no speech is heard or said
+
+
 class Section(Config):
     """Base of every part of a recipe."""
 
@@ -33,8 +37,11 @@ class Source(Section):
     source: str = Field(description="what to read; relative paths are looked up from data.root, then from the working directory")
     repeat: float = Field(1.0, gt=0, description="times an epoch goes through it; 0.5 takes a different random half each epoch")
     weight: float | None = Field(None, gt=0, description="instead of repeat, for all sources or none: its share of the hours of an epoch")
-    task: Literal["asr", "text", "tts"] | None = Field(None, description="how its utterances become sequences; data.task unless given")
+    task: Literal["asr", "text", "tts", "repeat", "instruct"] | None = Field(None, description="how its utterances become sequences; data.task unless given")
     text: str | None = Field(None, description="normaliser applied to its text; data.text unless given")
+    vectors: str | None = Field(
+        None, description="file of vectors (.safetensors, .npy) that an external encoder made of it, read instead of audio; see docs/tesu.md"
+    )
     augment: bool = Field(True, description="whether data.augment applies; shards were augmented when they were made and are never changed here")
 
     @model_validator(mode="after")
@@ -64,7 +71,7 @@ class DataSection(Section):
     mel: str = Field("phi4mm", description="mel preset; must agree with feature shards and with the model trained from")
     train: tuple[Source, ...] = Field(min_length=1)
     eval: tuple[Source, ...] = Field((), description="decoded and scored during training")
-    task: Literal["asr", "text", "tts"] = Field("asr", description="how an utterance becomes a sequence")
+    task: Literal["asr", "text", "tts", "repeat", "instruct"] = Field("asr", description="how an utterance becomes a sequence")
     text: str = Field("plain", description="normaliser applied to the text that is learnt to write or to say; `none` keeps it as it is")
     min_seconds: float = Field(0.1, ge=0)
     max_seconds: float = Field(20.0, gt=0, description="longer utterances are left out, counted and said")
@@ -86,7 +93,7 @@ class DataSection(Section):
             raise ValueError(f"weights are shares of the whole: {weighted[0].source} has one, so give one to every source of train, or to none")
         if self.mix is not None and (found := next((e.source for e in self.train if e.weight is not None or e.repeat != 1), None)):
             raise ValueError(f"mix sets how often each source is drawn: take repeat or weight from {found}, or leave mix out")
-        if (weighted or self.mix) and (found := next((e.source for e in self.train if (e.task or self.task) == "text"), None)):
+        if (weighted or self.mix) and (found := next((e.source for e in self.train if (e.task or self.task) in TEXT_ALONE), None)):
             raise ValueError(f"weight and mix share out hours of speech, and {found} is text alone: use repeat")
         return self
 
@@ -247,10 +254,11 @@ class Recipe(Section):
 def load(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
     """A recipe by registered name or path with `key.sub=value` overrides applied. Raises ConfigError with file and line.
 
-    One with a `vocoder:` is a VocoderRecipe, which shares name, summary and seed with the others.
+    One with a `vocoder:` is a VocoderRecipe, one with a `unified:` a UnifiedRecipe, which share name, summary and seed with the others.
     """
     tree = read(name_or_path, overrides)
-    return config.validate(VocoderRecipe if "vocoder" in tree.data else Recipe, tree)  # type: ignore[type-var,return-value]
+    kind = VocoderRecipe if "vocoder" in tree.data else UnifiedRecipe if "unified" in tree.data else Recipe
+    return config.validate(kind, tree)  # type: ignore[type-var,return-value]
 
 
 def read(name_or_path: str, overrides: list[str] | None = None) -> config.Tree:

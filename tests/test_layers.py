@@ -9,7 +9,7 @@ import melcli
 
 PACKAGE = Path(melcli.__file__).parent
 LAYERS = (
-    {"__init__", "errors", "files", "torchaudio_guard", "registry", "hub", "config", "recipe", "vocoder_recipe", "console", "sweep"},
+    {"__init__", "errors", "files", "torchaudio_guard", "registry", "hub", "config", "recipe", "unified_recipe", "vocoder_recipe", "console", "sweep"},
     {"audio"},
     {"data"},
     {"models", "scoring"},
@@ -23,6 +23,7 @@ LAYERS = (
         "ray_pool",
         "featurize",
         "train",
+        "train_unified",
         "train_vocoder",
         "training",
         "transcribe",

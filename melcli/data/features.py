@@ -118,7 +118,7 @@ class Joined:
 
         source, at = self._where[index]
         mel_TM = self.sources[source].get(at, generator)
-        if self.spec_augment is not None and generator is not None:
+        if self.spec_augment is not None and generator is not None and getattr(self.sources[source], "masked", True):
             mel_TM = spec_augment(mel_TM.float(), self.spec_augment, generator)
         return mel_TM
 

@@ -41,6 +41,16 @@ def tts(utterance: Utterance, prompt: str = TEXT) -> list[Segment]:
     return [*_around(TEXT, Segment("text", False, utterance.text or "", own=True), prompt), Segment("speech", True)]
 
 
+def repeat(utterance: Utterance, prompt: str = SPEECH) -> list[Segment]:
+    """[text, through the encoder's text branch] ask -> the text: what `asr` is to a model that learns from text alone (TESU-LLM)."""
+    return asr(utterance, prompt)
+
+
+def instruct(utterance: Utterance, prompt: str = SPEECH) -> list[Segment]:
+    """[question, through the encoder's text branch] ask -> answer, which here is the utterance's text (see `question_and_answer`)."""
+    return asr(utterance, prompt)
+
+
 def text(utterance: Utterance, prompt: str = "") -> list[Segment]:
     """Text alone, for language modelling."""
     return [Segment("text", True, utterance.text or "", own=True)]

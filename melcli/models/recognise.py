@@ -19,6 +19,7 @@ from melcli.models.speech_lm import SpeechLM
 
 TOKENS_PER_SECOND = 12  # nobody speaks faster in a vocabulary of hundreds; one token a character at the worst
 SPARE_TOKENS = 16
+MOST_TOKENS = 256  # of an utterance of which only vectors are known
 BATCH_TOKENS = 6000  # positions prefilled at once
 
 
@@ -48,12 +49,14 @@ def decode_batch(
 ) -> list[Hypothesis]:
     """A hypothesis for each mel_TM of one batch."""
     second = processor.spec.rate if processor.reads == "wave" else processor.spec.frame_rate
+    if not features[0].is_floating_point():  # characters of a text
+        second = TOKENS_PER_SECOND
     return decode(
         model,
         processor.prompts([len(f) for f in features]),
         torch.cat(list(features)).to(model.device),
         torch.tensor([len(f) for f in features], device=model.device),
-        [token_limit(len(f) / second) for f in features],
+        [MOST_TOKENS if processor.reads == "vectors" else token_limit(len(f) / second) for f in features],
         strategy,
         processor.drafts,
         processor.spell,

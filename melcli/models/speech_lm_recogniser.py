@@ -37,6 +37,11 @@ class SpeechLMRecogniser:
     ) -> tuple[SpeechLMRecogniser, dict[str, str]]:
         """The model of a folder, and what was decided for it. Raises CheckpointError and UsageError."""
         model, processor = checkpoint.load(folder, dtype=dtype, device=device)
+        if processor.reads == "vectors":
+            raise UsageError(
+                f"--model {folder}: it has no speech branch, only vectors that another program's encoder made go in; "
+                "`melcli score --branches --vectors NAME=FILE` scores those"
+            )
         strategy, decoding = choose_strategy(model, beam, ctc_weight)
         spec = processor.spec
         count = sum(p.numel() for p in model.parameters())

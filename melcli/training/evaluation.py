@@ -33,13 +33,13 @@ SEED = 1  # of the pre-net's dropout, the same at every evaluation
 class Evaluation:
     """Evaluates sets of utterances; features are computed once and kept. Of several processes each evaluates its share.
 
-    Those of task asr are decoded and their WER is counted. Those of task tts are said with the true frames before each patch given, every
+    Those of task asr, and those that are read in its place, are decoded and their WER is counted. Those of task tts are said with the true frames before each patch given, every
     distribution at its mean, and the mean distance from the true frames is measured in dB.
     """
 
     def __init__(self, sets: dict[str, EvaluationSet], processor: SpeechLMProcessor, data: DataSection) -> None:
         self.processor = processor
-        self.heard = {name: _Heard(one, processor) for name, one in sets.items() if one.task == "asr"}
+        self.heard = {name: _Heard(one, processor) for name, one in sets.items() if one.task != "tts"}
         trim = Trim.model_validate(data.trim_silence) if data.trim_silence else None
         self.said = {name: _Said(one, processor, trim) for name, one in sets.items() if one.task == "tts"}
         self.order = list(sets)
@@ -68,11 +68,14 @@ class _Heard:
         self.processor = processor
         self.clean = normalize.get(one.text)
         own = _own(one.utterances)
-        self.features = [processor.features([load_utterance(u, processor.spec.rate)])[0].half() for u in own]
+        if one.features is None:
+            self.features = [processor.features([load_utterance(u, processor.spec.rate)])[0].half() for u in own]
+        else:
+            self.features = [one.features.get(i, None) for i in _own(range(len(one.utterances)))]
         self.references = [self.clean(u.text or "") for u in own]
 
     def __call__(self, model: SpeechLM, strategy: Greedy | Beam | None) -> tuple[list[str], list[str]]:
-        hypotheses = recognise(model, self.processor, [f.float() for f in self.features], strategy)
+        hypotheses = recognise(model, self.processor, [f.float() if f.is_floating_point() else f for f in self.features], strategy)
         return self.references, [self.clean(self.processor.text(h.tokens)) for h in hypotheses]
 
 

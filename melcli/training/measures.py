@@ -14,7 +14,7 @@ MEL = " [mel dB]"
 
 def named(source: str, task: str) -> str:
     """The name of an evaluation set: its source, with its measure where that is not WER."""
-    return source + MEL if task == "tts" else source
+    return source + MEL if task == "tts" else f"{source} [{task}]" if task in ("repeat", "instruct") else source
 
 
 def split(name: str) -> tuple[str, str, str]:

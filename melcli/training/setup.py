@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 from melcli import registry
 from melcli.audio.augment import Augment, SpecAugment
 from melcli.audio.mel_spec import MelSpec, preset
+from melcli.data import written
 from melcli.data.features import FeatureSource, Joined, ShardFeatures, TextFeatures, WaveFeatures
 from melcli.data.manifest import fingerprint, read_source
 from melcli.data.mixing import repeats as mixed
@@ -29,12 +30,13 @@ from melcli.models.chat import PLAIN
 from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN
 from melcli.models.normalise import GlobalNorm
 from melcli.models.processor import SpeechLMProcessor
-from melcli.models.speech_input import build_speech_input, settle_speech_input, speech_input_class
+from melcli.models.speech_input import SpeechInput, build_speech_input, settle_speech_input, speech_input_class
 from melcli.models.start import Started, from_nothing, identify, speaking_tokens, start, tokens_of
 from melcli.models.tokenizer import train_tokenizer
 from melcli.recipe import DataSection, ModelSection, Recipe
 from melcli.scoring import normalize
 from melcli.training import measures
+from melcli.training.unheard import unheard
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -76,13 +78,14 @@ def _keep(utterance: Utterance, data: DataSection, text: str, speech: bool) -> s
     return None
 
 
-def training_data(data: DataSection, reads: str, offline: bool = False) -> TrainingData:
-    """All training sources, read and filtered. reads: what the speech input takes, `mel` or `wave`."""
+def training_data(data: DataSection, reads: str, offline: bool = False, front: SpeechInput | None = None) -> TrainingData:
+    """All training sources, read and filtered. reads: what the speech input takes, `mel` or `wave`. front: the speech input, of any weights."""
     spec = preset(data.mel)
     root = Path(data.root)
     augment = _options(Augment, data.augment, "data.augment")
     sources: list[FeatureSource] = []
     tasks: list[str] = []
+    features: FeatureSource
     left_out: dict[str, int] = {}
     hours: list[float] = []
     trim = _options(Trim, data.trim_silence, "data.trim_silence")
@@ -90,6 +93,12 @@ def training_data(data: DataSection, reads: str, offline: bool = False) -> Train
         source = locate(entry.source, root)
         task = entry.task or data.task
         clean = normalize.get(entry.text or data.text)
+        if task in written.TASKS or entry.vectors or (reads == "vectors" and task == "asr"):
+            features = unheard(entry, source, task, clean, front, root=root, offline=offline)
+            hours.append(0.0)
+            sources.append(features)
+            tasks += [task] * len(features.utterances)
+            continue
         form = "mel" if task == "tts" else reads
         shards = _shards(source, spec, data)
         if shards is not None and form == "wave":
@@ -104,7 +113,6 @@ def training_data(data: DataSection, reads: str, offline: bool = False) -> Train
             else:
                 kept.append(i)
         chosen = [with_text(utterances[i], texts[i]) for i in kept]
-        features: FeatureSource
         if task == "text":
             features = TextFeatures(chosen)
         elif shards:
@@ -119,6 +127,8 @@ def training_data(data: DataSection, reads: str, offline: bool = False) -> Train
     spec_augment = _options(SpecAugment, data.spec_augment, "data.spec_augment")
     if reads == "wave" and spec_augment:
         raise ConfigError("data.spec_augment masks mel features, and model.speech_input reads waveforms: leave it out")
+    if (mixed_in := next((task for task in tasks if task in written.TASKS), None)) and reads != "vectors" and "asr" in tasks:
+        raise ConfigError(f"data.train: task {mixed_in} reads text and task asr audio: one training has one of them")
     joined = Joined(sources, spec_augment)
     if not joined.utterances:
         raise ConfigError("data.train holds no utterance that can be trained on; see data.min_seconds and data.max_seconds")
@@ -159,19 +169,25 @@ def with_text(utterance: Utterance, text: str) -> Utterance:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Utterances that are evaluated with, their task (`asr` or `tts`) and the normaliser of their text."""
+    """Utterances that are evaluated with, their task and the normaliser of their text. features: in their order, of what is not heard."""
 
     utterances: list[Utterance]
     task: str
     text: str
+    features: FeatureSource | None = None
 
 
-def evaluation_sets(data: DataSection, limit: int, offline: bool = False) -> dict[str, EvaluationSet]:
-    """What is evaluated with, by source, spread evenly over each source where there is more than `limit`."""
+def evaluation_sets(data: DataSection, limit: int, offline: bool = False, front: SpeechInput | None = None) -> dict[str, EvaluationSet]:
+    """What is evaluated with, by source, spread evenly over each source where there is more than `limit`. front: the speech input."""
     sets: dict[str, EvaluationSet] = {}
     root = Path(data.root)
     for entry in data.eval:
         task, source = entry.task or data.task, locate(entry.source, root)
+        if task in written.TASKS or entry.vectors or (front is not None and front.reads == "vectors"):
+            clean = normalize.get(entry.text or data.text)
+            features = unheard(entry, source, task, clean, front, root=root, offline=offline, limit=limit, key="data.eval")
+            sets[measures.named(entry.source, task)] = EvaluationSet(list(features.utterances), task, entry.text or data.text, features)
+            continue
         if is_remote(source) or Path(source, SUMMARY).exists():
             raise ConfigError(f"data.eval: {entry.source} holds features, and evaluation reads audio: give the source they were made of")
         utterances = [u for u in read_source(source, root=root, offline=offline) if u.text and (u.duration or 0) <= data.max_seconds]
@@ -231,6 +247,9 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
         mel_FM = torch.cat([mel_TM.double() for _, mel_TM in sample(data, lambda task: task != "tts") or sample(data)])
         for norm in norms:
             norm.set(mel_FM.mean(0).float(), mel_FM.std(0).float())
+    if getattr(model.speech_input, "measures_text", False) and "speech_input.normalise.text_mean_VW" in fresh:
+        texts = [source.heard for source in data.features.sources if isinstance(source, written.WrittenFeatures)]
+        model.speech_input.measure_text([text for heard in texts for text in heard][:STATISTICS_UTTERANCES])
     if any(name.startswith("speech_output.") for name in fresh):
         measure_output(started, data)
     return started, SpeechLMProcessor.of(model.config, started.tokenizer, model.speech_input, model.speech_output)
@@ -277,10 +296,10 @@ def sample(data: TrainingData, wanted: Callable[[str], bool] = lambda task: True
     return found
 
 
-def reads_of(model: ModelSection, mel: str, offline: bool = False) -> str:
-    """What the recipe's speech input takes, `mel` or `wave`, found without giving it memory. Raises ConfigError where it cannot read this mel."""
+def front_of(model: ModelSection, mel: str, offline: bool = False) -> SpeechInput:
+    """The recipe's speech input without memory behind it. Raises ConfigError where it cannot read this mel."""
     spec = preset(mel)
     with torch.device("meta"):
         speech_input = build_speech_input(settle_speech_input(model.speech_input, offline), 8, spec.n_mels)
     speech_input.bind(spec)
-    return speech_input.reads
+    return speech_input
