@@ -23,6 +23,7 @@ LAYERS = (
         "ray_pool",
         "featurize",
         "train",
+        "branches",
         "train_unified",
         "train_vocoder",
         "training",
@@ -42,7 +43,7 @@ LAYERS = (
         "synthesize_rows",
         "voice_prompt",
     },
-    {"cli", "cli_names", "cli_options", "cli_score", "cli_score_tts", "cli_synthesize", "cli_train"},
+    {"cli", "cli_branches", "cli_names", "cli_options", "cli_score", "cli_score_tts", "cli_synthesize", "cli_train"},
     {"__main__"},
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from melcli.data import selection
 from melcli.data.durations import fill_durations
 from melcli.data.manifest import read_source
 from melcli.data.rows import from_row, read_lines
@@ -28,13 +29,15 @@ def read_texts(source: str, *, root: Path | None = None, offline: bool = False, 
     source: a .jsonl or .txt file (a text a line), or any source of utterances. durations: False opens no audio file, not even for its header.
     Raises ManifestError with file and line.
     """
-    path = Path(source).expanduser()
+    base, _, chosen = source.rpartition("?") if "?" in source and not Path(source).exists() else (source, "", "")
+    path = Path(base).expanduser()
     if path.is_file() and path.name.endswith((".jsonl", ".jsonl.gz")):
         found = _read_rows(path, durations)
     elif path.is_file() and path.suffix == ".txt":
         found = [Utterance(f"{number:04d}", (), line.strip()) for number, line in enumerate(_lines(path), start=1) if line.strip()]
     else:
-        found = read_source(source, root=root, offline=offline, durations=durations)
+        return read_source(source, root=root, offline=offline, durations=durations)
+    found = selection.select(found, selection.parse(chosen, source), source)
     if not found:
         raise ManifestError(f"{source}: holds no texts")
     return found

@@ -40,7 +40,7 @@ class SpeechLMRecogniser:
         if processor.reads == "vectors":
             raise UsageError(
                 f"--model {folder}: it has no speech branch, only vectors that another program's encoder made go in; "
-                "`melcli score --branches --vectors NAME=FILE` scores those"
+                "`melcli branches --vectors NAME=FILE` scores those"
             )
         strategy, decoding = choose_strategy(model, beam, ctc_weight)
         spec = processor.spec

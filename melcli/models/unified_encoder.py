@@ -105,8 +105,8 @@ class Pool(nn.Module):
         batch, length, _ = x_BLH.shape
         place_BL = (torch.arange(length, device=x_BLH.device) + 0.5) / lengths_B[:, None]
         turns = place_BL[..., None] * math.pi * torch.arange(1, WAVES + 1, device=x_BLH.device)
-        x_BLH = self.norm(x_BLH)
-        keys = self.keys(x_BLH) + self.places(torch.cat([turns.sin(), turns.cos()], -1))
+        x_BLH = self.norm(x_BLH.to(self.norm.weight.dtype))
+        keys = self.keys(x_BLH) + self.places(torch.cat([turns.sin(), turns.cos()], -1).to(x_BLH.dtype))
         away_BVL = (place_BL[:, None] - self.centre_V[:, None]) * self.sharp_V.exp()[:, None]
         bias_BVL = (-0.5 * away_BVL.square()).masked_fill(~valid(lengths_B, length)[:, None], -math.inf)
 
@@ -114,7 +114,7 @@ class Pool(nn.Module):
             return x.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
 
         scores = split(self.query_VH) @ split(keys).mT / math.sqrt(self.query_VH.shape[-1] // self.heads)
-        weights = (scores + bias_BVL[:, None]).softmax(-1)
+        weights = (scores.float() + bias_BVL[:, None].float()).softmax(-1).to(scores.dtype)
         pooled = (weights @ split(self.values(x_BLH))).transpose(-2, -3).reshape(batch, len(self.query_VH), -1)
         return self.out(pooled + self.mix(pooled))
 

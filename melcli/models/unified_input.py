@@ -127,7 +127,7 @@ class Unified(SpeechInput):
             if options.get("speech_mean") is None:
                 raise ConfigError(
                     f"model.speech_input.centre: {seamless.MODEL_TYPE} does not know the mean of its speech vectors; give speech_mean: FILE, "
-                    "vectors of some speech (`melcli score --branches --report` writes them), or centre: false"
+                    "vectors of some speech (`melcli branches -o` writes them), or centre: false"
                 )
             self.normalise.speech_mean_VW.copy_(mean_of(Path(options["speech_mean"]), self.shape))
 
