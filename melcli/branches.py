@@ -1,4 +1,4 @@
-"""`melcli branches`: what a model with a unified encoder makes of speech, of its text, and of somebody else's speech; and how near the two branches are.
+"""`melcli branches`: what a model with a unified encoder makes of speech, of its text, and of another's speech; and how near its branches are.
 
 Shapes: T frames or characters, V vectors of an utterance, W width of a vector, U utterances.
 """
@@ -67,9 +67,7 @@ class Branches:
         """The object of `branches -f json`: rates in percent, cosines to four places."""
         sets = {}
         for name, one in self.sets.items():
-            fed = {
-                what: {"wer": self.protocol.rounded(c.wer), "cer": self.protocol.rounded(c.cer), "words": c.words} for what, c in one.fed.items()
-            }
+            fed = {what: {"wer": self.protocol.rounded(c.wer), "cer": self.protocol.rounded(c.cer), "words": c.words} for what, c in one.fed.items()}
             sets[name] = {"utterances": one.utterances, "fed": fed, "retrieval": one.retrieval, "cosines": one.cosines}
         return self.protocol.stamp() | {"model": self.model, "sets": sets}
 
@@ -117,7 +115,11 @@ class Ears:
             self.encoder = self.input.encoder
             self.reads, self.spec, self.shape = self.input.reads, self.processor.spec, self.input.shape
         what = "a unified encoder" if self.model is None else f"a {self.model.config.text_config.model_type} model behind {self.shape[0]} vectors"
-        self.decisions = {"device": f"{self.device}: {why_device}", "dtype": f"{str(kind).removeprefix('torch.')}: {why_dtype}", "model": f"{name}: {what}"}
+        self.decisions = {
+            "device": f"{self.device}: {why_device}",
+            "dtype": f"{str(kind).removeprefix('torch.')}: {why_dtype}",
+            "model": f"{name}: {what}",
+        }
 
     @property
     def max_seconds(self) -> float | None:
@@ -179,7 +181,9 @@ def branches(
     ears = Ears(model, device=device, dtype=dtype, offline=offline)
     console.decided(ears.decisions | {"protocol": f"{rules.name} {rules.version} ({rules.digest})"})
     if (ears.reads == "vectors") != bool(vectors):
-        lacks = "reads vectors made elsewhere: give --vectors speech=FILE" if ears.reads == "vectors" else "makes its own vectors: leave out --vectors"
+        lacks = (
+            "reads vectors made elsewhere: give --vectors speech=FILE" if ears.reads == "vectors" else "makes its own vectors: leave out --vectors"
+        )
         raise UsageError(f"--model {model}: it {lacks}")
     found = Branches(model, rules)
     for source in sources:
@@ -196,7 +200,9 @@ def branches(
         if out is not None and ears.encoder is not None:
             for what, features in fed.items():
                 raw_UVW = ears.vectors(features, raw=True)
-                write_vectors(out / f"{Path(source).name.partition('?')[0]}-{what}.safetensors", dict(zip([u.id for u in rows], raw_UVW, strict=True)))
+                write_vectors(
+                    out / f"{Path(source).name.partition('?')[0]}-{what}.safetensors", dict(zip([u.id for u in rows], raw_UVW, strict=True))
+                )
     return found
 
 

@@ -37,7 +37,9 @@ class Source(Section):
     source: str = Field(description="what to read; relative paths are looked up from data.root, then from the working directory")
     repeat: float = Field(1.0, gt=0, description="times an epoch goes through it; 0.5 takes a different random half each epoch")
     weight: float | None = Field(None, gt=0, description="instead of repeat, for all sources or none: its share of the hours of an epoch")
-    task: Literal["asr", "text", "tts", "repeat", "instruct"] | None = Field(None, description="how its utterances become sequences; data.task unless given")
+    task: Literal["asr", "text", "tts", "repeat", "instruct"] | None = Field(
+        None, description="how its utterances become sequences; data.task unless given"
+    )
     text: str | None = Field(None, description="normaliser applied to its text; data.text unless given")
     vectors: str | None = Field(
         None, description="file of vectors (.safetensors, .npy) that an external encoder made of it, read instead of audio; see docs/tesu.md"

@@ -95,7 +95,8 @@ class UnifiedRun:
         return {
             "device": f"{self.device}: {self.device_reason}",
             "dtype": f"{str(self.dtype).removeprefix('torch.')}: {self.dtype_reason}; weights stay float32",
-            "data": f"{len(self.pairs.utterances)} pairs, {self.hours:.2f} h with repeats; decoded when first drawn" + (f"; left out: {left}" if left else ""),
+            "data": f"{len(self.pairs.utterances)} pairs, {self.hours:.2f} h with repeats; decoded when first drawn"
+            + (f"; left out: {left}" if left else ""),
             "mel": f"{self.spec.rate} Hz, {self.spec.n_mels} bins, {self.spec.frame_rate:g} frames/s",
             "encoder": f"{count:,} parameters, {sum(p.numel() for p in self.encoder.parameters() if p.requires_grad):,} of them train; "
             f"{config.vectors} vectors of {config.width} an utterance; {len(config.alphabet)} characters",

@@ -13,11 +13,14 @@ class SpeechBranch(Config):
     """What hears: a speech input and a transformer whose positions all see each other."""
 
     init: str | None = Field(
-        None, description="a speech model of ours (name, folder or hub id) whose speech input and layers the branch begins as; instead of the other two"
+        None,
+        description="a speech model of ours (name, folder or hub id) whose speech input and layers the branch begins as; instead of the other two",
     )
     input: dict[str, Any] | None = Field(None, description="kind and options of the speech input, see `melcli models ls --kind speech-input`")
     backbone: dict[str, Any] | None = Field(None, description="a transformers config (model_type and its fields), trained from scratch")
-    frozen: bool = Field(False, description="leave what `init` brings as it is and train what stands on top alone; its states are then kept in memory")
+    frozen: bool = Field(
+        False, description="leave what `init` brings as it is and train what stands on top alone; its states are then kept in memory"
+    )
 
     @model_validator(mode="after")
     def _one_start(self) -> SpeechBranch:

@@ -9,7 +9,8 @@ import melcli
 
 PACKAGE = Path(melcli.__file__).parent
 LAYERS = (
-    {"__init__", "errors", "files", "torchaudio_guard", "registry", "hub", "config", "recipe", "unified_recipe", "vocoder_recipe", "console", "sweep"},
+    {"__init__", "errors", "files", "torchaudio_guard", "registry", "hub", "config", "recipe", "vocoder_recipe", "console", "sweep"}
+    | {"unified_recipe"},
     {"audio"},
     {"data"},
     {"models", "scoring"},

@@ -3,7 +3,8 @@
     {"text": "Where are my keys?"}
     {"id": "keys", "text": "Where are my keys?", "audio": "keys.wav", "speaker": "anna"}
 
-The text of a row without `text` is its `question`. Where a row names audio, that is a recording of the text by somebody else: what synthetic speech is compared with.
+The text of a row without `text` is its `question`. Where a row names audio, that is a recording of the text by somebody else: what synthetic speech
+is compared with.
 """
 
 from __future__ import annotations

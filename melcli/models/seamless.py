@@ -103,7 +103,9 @@ class Seamless(nn.Module):
             self._tokenizer = read_tokenizer(self.tokenizer_name)
         ids = self._tokenizer(text)["input_ids"]
         if not ids or max(ids) >= self.config.vocab_size:
-            raise CheckpointError(f"model.speech_input: the tokenizer of {self.tokenizer_name} does not fit its encoder: token {max(ids, default=None)}")
+            raise CheckpointError(
+                f"model.speech_input: the tokenizer of {self.tokenizer_name} does not fit its encoder: token {max(ids, default=None)}"
+            )
         return ids
 
 

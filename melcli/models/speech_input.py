@@ -38,8 +38,8 @@ def respace(x_FM: Tensor, lengths_U: Tensor, slots_U: Tensor) -> Tensor:
 class SpeechInput(nn.Module):
     """Base of all speech inputs.
 
-    reads: `mel` frames, samples of the waveform (`wave`), `vectors` that were made before, or `nothing`. stride: frames (or samples) from one patch to
-    the next. fixed: beginnings of names of parameters that stay as they are unless a recipe's tune.keep says otherwise.
+    reads: `mel` frames, samples of the waveform (`wave`), `vectors` that were made before, or `nothing`. stride: frames (or samples) from one patch
+    to the next. fixed: beginnings of names of parameters that stay as they are unless a recipe's tune.keep says otherwise.
     forward(features, lengths_U) -> x_PD, patches_U.
     """
 

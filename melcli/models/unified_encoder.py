@@ -33,7 +33,7 @@ WAVES = 8  # pairs of sine and cosine that say where in its utterance a position
 
 
 class UnifiedEncoderConfig(UnifiedSizes):
-    """What a checkpoint says of a unified encoder. input: of the speech branch; backbones: transformers configs; alphabet: the characters it reads."""
+    """What a checkpoint says of a unified encoder. input: of the speech branch; backbones: transformers configs; alphabet: characters it reads."""
 
     model_type: str = Field(MODEL_TYPE, pattern=f"^{MODEL_TYPE}$")
     mel: MelSpec
@@ -78,8 +78,8 @@ class Trunk(nn.Module):
 class Pool(nn.Module):
     """Attention pooling of any number of states into V vectors.
 
-    Each has a query of its own and looks, to begin with, at its part of the utterance: where a position lies between the utterance's beginning (0) and
-    end (1) is added to the keys, and the scores fall off with the distance from a centre that is learnt.
+    Each has a query of its own and looks, to begin with, at its part of the utterance: where a position lies between the utterance's beginning (0)
+    and end (1) is added to the keys, and the scores fall off with the distance from a centre that is learnt.
     """
 
     def __init__(self, width: int, sizes: UnifiedSizes) -> None:

@@ -160,7 +160,9 @@ class Unified(SpeechInput):
             z_UVW = x_FM.reshape(len(lengths_U), *self.shape)
         else:
             written = not x_FM.is_floating_point()
-            z_UVW = self.encoder.text([text_of(codes) for codes in x_FM.split(lengths_U.tolist())]) if written else self.encoder.speech(x_FM, lengths_U)
+            z_UVW = (
+                self.encoder.text([text_of(codes) for codes in x_FM.split(lengths_U.tolist())]) if written else self.encoder.speech(x_FM, lengths_U)
+            )
             z_UVW = self.normalise(z_UVW.float(), written) if self.centre else z_UVW.float()
         return F.normalize(z_UVW, dim=-1) * math.sqrt(self.shape[1]) if self.unit else z_UVW
 
@@ -176,7 +178,7 @@ def _checked(encoder: str | None, config: Any, size: int | None, noise: Any) -> 
     """Raises ConfigError where not exactly one source of vectors is named, or a value cannot be."""
     if (size is not None) == (config is not None):
         raise ConfigError(
-            "model.speech_input: unified needs one of encoder (a folder or hub name), config (random weights) and size (width of vectors made elsewhere)"
+            "model.speech_input: unified needs one of encoder (folder or hub name), config (random weights) and size (width of others' vectors)"
         )
     if encoder is not None and not isinstance(encoder, str):
         raise ConfigError(f"model.speech_input.encoder: {encoder!r} is no folder or hub name")
@@ -211,4 +213,3 @@ def _fields(folder: Path, name: str) -> dict[str, Any]:
             "or size for vectors made elsewhere"
         )
     return {key: value for key, value in fields.items() if key not in NOT_KEPT}
-

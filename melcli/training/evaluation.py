@@ -33,8 +33,8 @@ SEED = 1  # of the pre-net's dropout, the same at every evaluation
 class Evaluation:
     """Evaluates sets of utterances; features are computed once and kept. Of several processes each evaluates its share.
 
-    Those of task asr, and those that are read in its place, are decoded and their WER is counted. Those of task tts are said with the true frames before each patch given, every
-    distribution at its mean, and the mean distance from the true frames is measured in dB.
+    Those of task asr, and those that are read in its place, are decoded and their WER is counted. Those of task tts are said with the true frames
+    before each patch given, every distribution at its mean, and the mean distance from the true frames is measured in dB.
     """
 
     def __init__(self, sets: dict[str, EvaluationSet], processor: SpeechLMProcessor, data: DataSection) -> None:

@@ -76,7 +76,9 @@ class Steps:
         run = self.run
         parts = "  ".join(f"{name} {value:.3f}" for name, value in means.items() if name not in ("loss", "grad_norm"))
         left = clock(seconds * (self.t.steps - run.step))
-        console.note(f"step {run.step}/{self.t.steps}  loss {means['loss']:.4f}  {parts}  grad {means['grad_norm']:.2f}  {seconds:.2f} s a step  left {left}")
+        console.note(
+            f"step {run.step}/{self.t.steps}  loss {means['loss']:.4f}  {parts}  grad {means['grad_norm']:.2f}  {seconds:.2f} s a step  left {left}"
+        )
         if self.board is not None:
             for name, value in means.items():
                 self.board.add_scalar(f"train/{name}", value, run.step)

@@ -25,8 +25,8 @@ tags: [speech, text, retrieval, mel-spectrogram]
 ---
 # {recipe.name}
 
-{recipe.summary[:1].upper()}{recipe.summary[1:]}. A unified encoder: a speech branch and a text branch that give {config.vectors} vectors of {config.width} numbers in
-one space. Made by melcli {__version__} with the `recipe.yaml` beside this file.
+{recipe.summary[:1].upper()}{recipe.summary[1:]}. A unified encoder: a speech branch and a text branch
+that give {config.vectors} vectors of {config.width} numbers in one space. Made by melcli {__version__} with the `recipe.yaml` beside this file.
 
 | | |
 | --- | --- |

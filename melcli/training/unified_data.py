@@ -87,7 +87,9 @@ def read_pairs(
         kept = []
         for u in read_source(locate(entry.source, Path(data.root)), root=Path(data.root), offline=offline):
             text, seconds = clean(u.text or ""), u.duration or 0.0
-            reason = "without text" if not text else "shorter than data.min_seconds" if u.duration is not None and seconds < data.min_seconds else None
+            reason = (
+                "without text" if not text else "shorter than data.min_seconds" if u.duration is not None and seconds < data.min_seconds else None
+            )
             reason = reason or (f"longer than data.max_seconds {data.max_seconds:g}" if seconds > data.max_seconds else None)
             if reason:
                 left_out[reason] = left_out.get(reason, 0) + 1

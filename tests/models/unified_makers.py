@@ -13,7 +13,14 @@ from melcli.audio.mel_spec import preset
 from melcli.models import unified_encoder
 from melcli.models.unified_encoder import UnifiedEncoder, UnifiedEncoderConfig
 
-BACKBONE = {"model_type": "llama", "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 32}
+BACKBONE = {
+    "model_type": "llama",
+    "hidden_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "intermediate_size": 32,
+}
 SEAMLESS = {
     "vocab_size": 64,
     "hidden_size": 32,
@@ -71,7 +78,9 @@ def save_seamless(folder: Path) -> tuple[Path, SeamlessM4Tv2Model]:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     special = ["<pad>", "<unk>", "<s>", "</s>", "__eng__"]
-    tokenizer.train_from_iterator(["one two three", "some words here"], trainers.BpeTrainer(vocab_size=60, show_progress=False, special_tokens=special))
+    tokenizer.train_from_iterator(
+        ["one two three", "some words here"], trainers.BpeTrainer(vocab_size=60, show_progress=False, special_tokens=special)
+    )
     tokenizer.post_processor = processors.TemplateProcessing(single="__eng__ $A </s>", special_tokens=[("__eng__", 4), ("</s>", 3)])
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="</s>").save_pretrained(folder)
     return folder, model
