@@ -25,6 +25,7 @@ UNCOUNTED = {
 
 
 TEXT_ALONE = ("text", "repeat", "instruct")  # tasks in which no speech is heard or said
+TaskName = Literal["asr", "text", "tts", "continue", "answer", "repeat", "instruct"]
 
 
 class Section(Config):
@@ -37,9 +38,7 @@ class Source(Section):
     source: str = Field(description="what to read; relative paths are looked up from data.root, then from the working directory")
     repeat: float = Field(1.0, gt=0, description="times an epoch goes through it; 0.5 takes a different random half each epoch")
     weight: float | None = Field(None, gt=0, description="instead of repeat, for all sources or none: its share of the hours of an epoch")
-    task: Literal["asr", "text", "tts", "repeat", "instruct"] | None = Field(
-        None, description="how its utterances become sequences; data.task unless given"
-    )
+    task: TaskName | None = Field(None, description="how its utterances become sequences; data.task unless given")
     text: str | None = Field(None, description="normaliser applied to its text; data.text unless given")
     vectors: str | None = Field(
         None, description="file of vectors (.safetensors, .npy) that an external encoder made of it, read instead of audio; see docs/tesu.md"
@@ -73,12 +72,13 @@ class DataSection(Section):
     mel: str = Field("phi4mm", description="mel preset; must agree with feature shards and with the model trained from")
     train: tuple[Source, ...] = Field(min_length=1)
     eval: tuple[Source, ...] = Field((), description="decoded and scored during training")
-    task: Literal["asr", "text", "tts", "repeat", "instruct"] = Field("asr", description="how an utterance becomes a sequence")
+    task: TaskName = Field("asr", description="how an utterance becomes a sequence")
     text: str = Field("plain", description="normaliser applied to the text that is learnt to write or to say; `none` keeps it as it is")
     min_seconds: float = Field(0.1, ge=0)
     max_seconds: float = Field(20.0, gt=0, description="longer utterances are left out, counted and said")
     augment: dict[str, Any] | None = Field(None, description="options of audio augmentation, see melcli.audio.augment.Augment")
     spec_augment: dict[str, Any] | None = Field(None, description="options of melcli.audio.augment.SpecAugment, applied to the log-mel in training")
+    prompt_seconds: float = Field(3.0, gt=0, description="task continue: what is heard of an utterance; the rest is said, shorter ones are left out")
     trim_silence: dict[str, Any] | None = Field(None, description="options of melcli.data.silence.Trim, applied to speech that is learnt to be said")
     mix: Mix | None = Field(None, description="shares of the sources by their hours, instead of each source's repeat or weight")
     shuffle: Literal["global", "shards"] = Field(
@@ -140,6 +140,11 @@ class ModelSection(Section):
         "auto",
         description="what precedes the transcript; <|speech|> in it is where the audio goes. chat: the chat template of `init` around <|speech|> "
         "and the instruction. auto: that of `init` where it is ours, chat where it has a template, else <|speech|><|transcribe|>",
+    )
+    prompts: dict[str, str] = Field(
+        {},
+        description="the same for tasks that write something else, by task; auto: <|speech|><|continue|>, <|speech|><|question|>. What follows "
+        "<|text|> in one is read between the text and speech that is said, by default what follows it in speak_prompt",
     )
     instruction: str = Field("Transcribe the audio clip into text.", description="what the chat prompt asks for")
     tokenizer: TokenizerSection = TokenizerSection()
@@ -247,10 +252,18 @@ class Recipe(Section):
         named = self.model.prompt in ("auto", "chat")
         if self.data.task == "asr" and not named and (count := self.model.prompt.count("<|speech|>")) != 1:
             raise ValueError(f"model.prompt {self.model.prompt!r} must hold <|speech|> once, where the audio goes, and holds it {count} times")
+        for task, prompt in self.model.prompts.items():
+            if prompt not in ("auto", "chat") and (count := prompt.partition("<|text|>")[0].count("<|speech|>")) != 1:
+                raise ValueError(f"model.prompts.{task} {prompt!r} must hold <|speech|> once, where the audio goes, and holds it {count} times")
         said = self.model.speak_prompt
         if said is not None and (count := said.count("<|text|>")) != 1:
             raise ValueError(f"model.speak_prompt {said!r} must hold <|text|> once, where the text goes, and holds it {count} times")
         return self
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks of the training data, each once."""
+        return list(dict.fromkeys(entry.task or self.data.task for entry in self.data.train))
 
 
 def load(name_or_path: str, overrides: list[str] | None = None) -> Recipe:

@@ -83,6 +83,7 @@ BUILT_IN = (
     Entry("speech-input", "none", "melcli.models.speech_input:NoInput", "hears nothing: for a model that only speaks"),
     Entry("speech-output", "vae", "melcli.models.vae_output:VaeOutput", "next-token variational autoencoder of r mel frames (MELLE, Mel-LLM)"),
     Entry("speech-output", "codebook", "melcli.models.codebook_output:CodebookOutput", "k-means codes of r frames and the end in one softmax (MELD)"),
+    Entry("speech-output", "spectrogram", "melcli.models.spectrogram_output:SpectrogramOutput", "r frames by regression, with deltas (Spectron)"),
     Entry(
         "speech-output",
         "diffusion",
@@ -100,6 +101,8 @@ BUILT_IN = (
     Entry("task", "tts", "melcli.data.tasks:tts", "text in, its speech out"),
     Entry("task", "repeat", "melcli.data.tasks:repeat", "a text through a unified encoder's text branch in, the text out; hears afterwards"),
     Entry("task", "instruct", "melcli.data.tasks:instruct", "a question through a unified encoder's text branch in, its answer out"),
+    Entry("task", "continue", "melcli.data.tasks:continue_", "speech in; its text with what follows, and the speech of what follows, out"),
+    Entry("task", "answer", "melcli.data.tasks:answer", "a spoken question in; question and answer in text, and the answer in speech, out"),
     Entry("task", "text", "melcli.data.tasks:text", "text alone: plain language modelling"),
     Entry("model", "tiny-en", "assets/tiny-en", "English read speech and digit strings; ships with melcli, trained by recipe tiny-en", "Apache-2.0"),
     _corpus("librispeech", "English audio books, 960 h; librispeech:train-clean-100 and so on", "CC BY 4.0"),

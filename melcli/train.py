@@ -40,14 +40,14 @@ class Run:
         self.offline = offline
         t = recipe.train
         self.front = setup.front_of(recipe.model, recipe.data.mel, offline)
-        self.data = setup.training_data(recipe.data, self.front.reads, offline, self.front)
+        self.data = setup.training_data(recipe.data, self.front, offline, speaks=recipe.model.speech_output is not None)
         self.started, self.processor = setup.build_model(recipe, self.data, self._tokenizer(resuming), offline)
         self.model, self.tokenizer = self.started.model, self.started.tokenizer
         self.groups = tune.choose(self.model, recipe.tune)
         by_task = {task: self.processor.encoder(task) for task in set(self.data.tasks)}
         self.encoders = [by_task[task] for task in self.data.tasks]
         utterances = self.data.features.utterances
-        self.text_ids = self.encoders[0].texts(utterances)
+        self.text_ids = self._text_ids(utterances)
         lengths = self._lengths(utterances)
         world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         self.parallel, self.parallel_reason = parallel.choose(t.parallel, world, pick_device()[0])
@@ -78,6 +78,15 @@ class Run:
         if t.compile:
             parallel.compile_layers(self.model.llm)
 
+    def _text_ids(self, utterances: Sequence[Utterance]) -> list[list[int]]:
+        """What is written of each utterance, tokenized with those that are written the same way."""
+        found: list[list[int]] = [[]] * len(utterances)
+        for encoder in dict.fromkeys(self.encoders):
+            own = [i for i, each in enumerate(self.encoders) if each is encoder]
+            for i, ids in zip(own, encoder.texts([utterances[i] for i in own]), strict=True):
+                found[i] = ids
+        return found
+
     def _tokenizer(self, resuming: bool) -> Any:
         """The run's own tokenizer where it was trained for it and the run is resumed, so that it cannot get another."""
         folder = self.out / "tokenizer"
@@ -92,18 +101,19 @@ class Run:
         if curriculum is None:
             return {}
         spec = self.processor.spec
-        limit = curriculum.max_seconds * (spec.rate if self.processor.reads == "wave" else spec.frame_rate)
-        early = [frames <= limit for frames in self.data.features.frames]
+        second = spec.rate if self.processor.reads == "wave" else spec.frame_rate
+        lengths = zip(self.data.features.frames, self.data.features.said, strict=True)
+        early = [frames / second + said / spec.frame_rate <= curriculum.max_seconds for frames, said in lengths]
         if not any(early):
             raise ConfigError(f"train.curriculum: no utterance is as short as max_seconds {curriculum.max_seconds:g}")
         return {"early": early, "early_epochs": curriculum.epochs}
 
     def _lengths(self, utterances: Sequence[Utterance]) -> list[int]:
-        frames = self.data.features.frames
-        return [
-            encoder.length(u, self.processor.steps(n) if encoder.speaks else self.processor.patches(n) if encoder.reads_speech else 0, ids)
-            for encoder, u, n, ids in zip(self.encoders, utterances, frames, self.text_ids, strict=True)
-        ]
+        features, found = self.data.features, []
+        for encoder, u, n, said, ids in zip(self.encoders, utterances, features.frames, features.said, self.text_ids, strict=True):
+            places = self.processor.patches(n) if encoder.reads_speech else self.processor.steps(n) if encoder.speaks else 0
+            found.append(encoder.length(u, places, ids, self.processor.steps(said)))
+        return found
 
     def _ends(self) -> list[tuple[dict[str, Any], Any]]:
         """Options and module of the speech input and, where there is one, of the speech output."""
@@ -124,7 +134,7 @@ class Run:
             "device": f"{self.device}: {self.device_reason}",
             "dtype": f"{str(self.dtype).removeprefix('torch.')}: {self.dtype_reason}; weights stay float32",
             "data": f"{len(self.data.features.utterances)} utterances, {self.data.hours:.2f} h an epoch"
-            + (f", {said} of them to be said" if (said := self.data.tasks.count("tts")) else "")
+            + (f", {said} of them to be said" if (said := self.data.said) else "")
             + (f", {texts} of them text alone" if (texts := self.data.tasks.count("text")) else "")
             + (f", {unheard} of them read and not heard" if (unheard := sum(map(self.data.tasks.count, written.TASKS))) else "")
             + (f"; left out: {left_out}" if left_out else ""),
@@ -195,7 +205,7 @@ class Run:
             disable_tqdm=True,
             save_strategy="steps",
         )
-        sets = setup.evaluation_sets(recipe.data, t.eval_limit, self.offline, self.front)
+        sets = setup.evaluation_sets(recipe.data, t.eval_limit, self.offline, speaks=self.model.speech_output is not None, front=self.front)
         trainer = SpeechTrainer(
             model=self.model,
             args=args,
@@ -271,7 +281,7 @@ def train(
 
 def _try_largest(run: Run) -> None:
     """One step with the largest batch: whether memory suffices is known before the training starts."""
-    setup.evaluation_sets(run.recipe.data, run.recipe.train.eval_limit, run.offline, run.front)
+    setup.evaluation_sets(run.recipe.data, run.recipe.train.eval_limit, run.offline, front=run.front)
     dataset = run.dataset()
     largest = run.plan.largest()
     run.plan.locate = lambda step: (0, largest)  # type: ignore[method-assign]

@@ -65,7 +65,7 @@ class UnifiedRun:
             raise ConfigError("data.spec_augment: the states of a frozen branch are made once; leave it out, or speech.frozen: false")
         self.mask = mask
         torch.manual_seed(recipe.seed)
-        self.encoder, self.begun = begin(section, setup.characters(utterances), offline)
+        self.encoder, self.begun = begin(section, setup.characters([u.text or "" for u in utterances]), offline)
         self.encoder.to(self.device)
         if self.frozen:
             for module in (self.encoder.front, self.encoder.trunk):

@@ -126,6 +126,10 @@ def read_item(
     generator: torch.Generator | None = None,
 ) -> Item:
     """An utterance as its task has it. generator: draws augmentation, of speech that is heard; what is to be said stays as it is."""
+    if encoder.replies:
+        heard, said = features.pair(index, generator)
+        steps = 0 if said is None else steps_of(len(said))
+        return Item(encoder(features.utterances[index], patches(len(heard)), text_ids, steps=steps), heard, said)
     mel_TM = features.get(index, None if encoder.speaks else generator) if encoder.reads_speech or encoder.speaks else None
     places = 0 if mel_TM is None else (steps_of if encoder.speaks else patches)(len(mel_TM))
     example = encoder(features.utterances[index], places, text_ids)

@@ -27,8 +27,8 @@ def pack(rows: Sequence[Sequence[Item]], pad_id: int) -> dict[str, Tensor]:
     """What `SpeechLM.forward` reads.
 
     Returns input_ids, labels, position_ids and documents [R, L]; of speech that is heard speech [F, M] and speech_lengths [U] in reading order,
-    ctc_targets [N] and ctc_lengths [U]; of speech that is said spoken, spoken_lengths, spoken_ctc_targets and spoken_ctc_lengths likewise. Where no
-    item holds such speech, its entries are left out.
+    ctc_targets [N] and ctc_lengths [U], -1 where the text is unknown; of speech that is said spoken, spoken_lengths, spoken_ctc_targets and
+    spoken_ctc_lengths likewise. Where no item holds such speech, its entries are left out.
     """
     width = max(sum(len(item.example.input_ids) for item in row) for row in rows)
     shape = (len(rows), width)
@@ -50,16 +50,16 @@ def pack(rows: Sequence[Sequence[Item]], pad_id: int) -> dict[str, Tensor]:
     batch = {"input_ids": input_ids, "labels": labels, "position_ids": position_ids, "documents": documents}
     items = [item for row in rows for item in row]
     batch |= _speech("", "speech", [(item.heard_TM, item.example.ctc_ids) for item in items if item.heard_TM is not None])
-    return batch | _speech("spoken_", "spoken", [(item.spoken_TM, item.example.ctc_ids) for item in items if item.spoken_TM is not None])
+    return batch | _speech("spoken_", "spoken", [(item.spoken_TM, item.example.spoken_ctc_ids) for item in items if item.spoken_TM is not None])
 
 
-def _speech(prefix: str, name: str, found: Sequence[tuple[Tensor, list[int]]]) -> dict[str, Tensor]:
+def _speech(prefix: str, name: str, found: Sequence[tuple[Tensor, list[int] | None]]) -> dict[str, Tensor]:
     """Speech laid end to end, and its text in CTC's classes."""
     if not found:
         return {}
     return {
         name: torch.cat([mel_TM.float() if mel_TM.is_floating_point() else mel_TM for mel_TM, _ in found]),
         f"{name}_lengths": torch.tensor([len(mel_TM) for mel_TM, _ in found]),
-        f"{prefix}ctc_targets": torch.tensor([token for _, ids in found for token in ids], dtype=torch.long),
-        f"{prefix}ctc_lengths": torch.tensor([len(ids) for _, ids in found]),
+        f"{prefix}ctc_targets": torch.tensor([token for _, ids in found for token in ids or ()], dtype=torch.long),
+        f"{prefix}ctc_lengths": torch.tensor([-1 if ids is None else len(ids) for _, ids in found]),
     }

@@ -279,8 +279,10 @@ DIGITS = Corpus(
 
 def _read_synth(root: Path, split: str, options: dict[str, str]) -> list[Utterance] | None:
     from melcli.data.synth_plan import corpus
+    from melcli.data.synth_qa import qa
 
-    return corpus({key: options.pop(key) for key in ("hours", "seed", "mix", "voices", "text", "steady") if key in options}, root)
+    own = {key: options.pop(key) for key in ("hours", "seed", "mix", "voices", "text", "steady", "answers") if key in options}
+    return qa(own, root) if split == "qa" else corpus(own, root)
 
 
 SYNTH = Corpus(
@@ -288,11 +290,11 @@ SYNTH = Corpus(
     summary="English sentences, questions, spelled words and digits spoken by flite, espeak-ng and festival when they are loaded",
     licence="that of the texts",
     home="the text collections in text/",
-    splits=("en",),
+    splits=("en", "qa"),
     default="en",
     read=_read_synth,
     archives={},
-    options=("hours", "mix", "voices", "text", "steady"),
+    options=("hours", "mix", "voices", "text", "steady", "answers"),
 )
 
 CORPORA: dict[str, Corpus] = {corpus.name: corpus for corpus in (LIBRISPEECH, DIGITS, SPEECHOCEAN762, ROBOTUTOR, LIBRITTS, LJSPEECH, SYNTH)}

@@ -51,16 +51,31 @@ class WaveFeatures:
         self.frames = [max(1, spec.frames(n)) if reads == "mel" else max(1, n) for n in samples]
 
     def get(self, index: int, generator: torch.Generator | None) -> Tensor:
-        from melcli.audio.mel import log_mel
+        return self.features(self.wave(index), generator)
+
+    def wave(self, index: int) -> Tensor:
+        """wave_S of an utterance at the spec's rate."""
         from melcli.data.load import load_utterance
 
-        wave_S = load_utterance(self.utterances[index], self.spec.rate)
+        return load_utterance(self.utterances[index], self.spec.rate)
+
+    def features(self, wave_S: Tensor, generator: torch.Generator | None) -> Tensor:
+        """What `get` gives of a waveform, augmented where a generator is given."""
         if self.augment is not None and generator is not None:
             wave_S = self.augment.apply(wave_S, self.spec.rate, generator)
-        short = self.spec.span - len(wave_S)
-        if short > 0:
-            wave_S = torch.nn.functional.pad(wave_S, (0, short))
-        return log_mel(self.spec, wave_S) if self.reads == "mel" else wave_S[:, None]
+        return self.mel(self.spec, wave_S) if self.reads == "mel" else _filled(self.spec, wave_S)[:, None]
+
+    @staticmethod
+    def mel(spec: MelSpec, wave_S: Tensor) -> Tensor:
+        """mel_TM of a waveform; what is shorter than a window is filled with zeros."""
+        from melcli.audio.mel import log_mel
+
+        return log_mel(spec, _filled(spec, wave_S))
+
+
+def _filled(spec: MelSpec, wave_S: Tensor) -> Tensor:
+    short = spec.span - len(wave_S)
+    return torch.nn.functional.pad(wave_S, (0, short)) if short > 0 else wave_S
 
 
 def _seconds(utterance: Utterance) -> float:
@@ -112,15 +127,24 @@ class Joined:
         self._where = [(s, i) for s, source in enumerate(sources) for i in range(len(source.utterances))]
         self.utterances = [u for source in sources for u in source.utterances]
         self.frames = [n for source in sources for n in source.frames]
+        self.said = [n for source in sources for n in getattr(source, "said", [0] * len(source.utterances))]  # where speech is heard as well
+
+    def pair(self, index: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
+        """What is heard and what is said after it, of a source that has both; see replies.py."""
+        source, at = self._where[index]
+        heard, said = self.sources[source].pair(at, generator)
+        return self._masked(heard, generator), said
 
     def get(self, index: int, generator: torch.Generator | None) -> Tensor:
+        source, at = self._where[index]
+        return self._masked(self.sources[source].get(at, generator), generator)
+
+    def _masked(self, mel_TM: Tensor, generator: torch.Generator | None) -> Tensor:
         from melcli.audio.augment import spec_augment
 
-        source, at = self._where[index]
-        mel_TM = self.sources[source].get(at, generator)
-        if self.spec_augment is not None and generator is not None and getattr(self.sources[source], "masked", True):
-            mel_TM = spec_augment(mel_TM.float(), self.spec_augment, generator)
-        return mel_TM
+        if self.spec_augment is None or generator is None or not mel_TM.is_floating_point():  # text is not masked
+            return mel_TM
+        return spec_augment(mel_TM.float(), self.spec_augment, generator)
 
     def blocks(self) -> np.ndarray:
         """A number for each utterance, the same for those that are stored together: of its shard, or of some hundreds that follow each other."""

@@ -4,7 +4,8 @@
     {"audio_filepath": "a.wav", "text": "hello there", "duration": 1.4, "offset": 0.0}
 
 Paths are relative to the manifest. `audio` may be a list, joined with `gap` seconds between the parts. The text of a row without `text` is its
-`question`, which is what question-and-answer sets call the spoken words. Everything else a row holds is kept in `Utterance.extra`.
+`question`, which is what question-and-answer sets call the spoken words; `answer` is the text of its answer, `answer_audio` a recording of that.
+Everything else a row holds is kept in `Utterance.extra`.
 """
 
 from __future__ import annotations
@@ -100,6 +101,9 @@ def from_row(row: Mapping[str, Any], folder: str, where: str) -> Utterance:
         name = parts[0] if parts[0].startswith(ADDRESSES) else os.path.splitext(parts[0])[0]
         name = name if start is None else f"{name}-{start:.2f}"
     text = _string(row, "text", where)
+    extra = {key: value for key, value in row.items() if key not in _OWN}
+    if (spoken := _string(row, "answer_audio", where)) is not None:
+        extra["answer_audio"] = resolve(spoken, folder)
     return Utterance(
         id=name,
         audio=tuple(resolve(part, folder) for part in parts),
@@ -109,7 +113,7 @@ def from_row(row: Mapping[str, Any], folder: str, where: str) -> Utterance:
         start=start,
         end=end,
         gap=_number(row, "gap", where) or 0.0,
-        extra={key: value for key, value in row.items() if key not in _OWN},
+        extra=extra,
     )
 
 
@@ -128,6 +132,8 @@ def to_row(utterance: Utterance, folder: str | None = None) -> dict[str, Any]:
             row[key] = round(value, 4) if isinstance(value, float) else value
     if utterance.gap:
         row["gap"] = utterance.gap
+    if spoken := utterance.extra.get("answer_audio"):
+        row["answer_audio"] = shorten(spoken)
     return row | {key: value for key, value in utterance.extra.items() if key not in row}
 
 

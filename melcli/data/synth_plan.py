@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -54,7 +54,7 @@ def plan(
     """
     if text not in TEXTS:
         raise UsageError(f"Synthetic speech with text={text} cannot be.{nearest(text, TEXTS)} Valid: {', '.join(TEXTS)}.")
-    mix, voices = _shares(mix or KINDS, "kind", list(KINDS)), _shares(voices or VOICE_SHARES, "voice", None)
+    mix, voices = shares(mix or KINDS, "kind", list(KINDS)), shares(voices or VOICE_SHARES, "voice", None)
     if not 0 < hours < float("inf"):
         raise UsageError(f"Synthetic speech of {hours:g} hours cannot be; valid: hours=0.01 and more.")
     material = Material(root)
@@ -79,29 +79,42 @@ def corpus(options: Mapping[str, str], root: Path) -> list[Utterance]:
     valid = {"hours", "seed", "mix", "voices", "text", "steady"}
     if unknown := [key for key in options if key not in valid]:
         raise UsageError(f"Unknown option '{unknown[0]}' of synth:en.{nearest(unknown[0], valid)} Valid: {', '.join(sorted(valid))}.")
+    hours, seed, steady, voices = read_options(options, "synth:en")
+    try:
+        mix = parse_shares(options["mix"]) if "mix" in options else None
+    except ValueError as problem:
+        raise UsageError(f"synth:en?mix={options['mix']}: {problem}; valid: mix=book:1,digits:0.5") from None
+    utterances = plan(root, hours, seed, mix, voices, text=options.get("text", "transcript"), steady=steady)
+    check_programs(voices or VOICE_SHARES)
+    return utterances
+
+
+def read_options(options: Mapping[str, str], source: str) -> tuple[float, int, bool, dict[str, float] | None]:
+    """hours, seed, steady and the shares of voices (None unless given) of a source's options. UsageError for what is no number."""
     try:
         hours, seed, steady = float(options.get("hours", "1")), int(options.get("seed", "1")), bool(int(options.get("steady", "0")))
-        mix, voices = (_parse_shares(options[key]) if key in options else None for key in ("mix", "voices"))
+        return hours, seed, steady, parse_shares(options["voices"]) if "voices" in options else None
     except ValueError as problem:
-        raise UsageError(
-            f"synth:en?{'&'.join(f'{key}={value}' for key, value in options.items())}: {problem}; valid: hours=60&seed=1&mix=book:1,digits:0.5"
-        ) from None
-    utterances = plan(root, hours, seed, mix, voices, text=options.get("text", "transcript"), steady=steady)
-    programs = {"espeak-ng" if name == "espeak" else voice(name).program for name in voices or VOICE_SHARES}
+        given = "&".join(f"{key}={value}" for key, value in options.items())
+        raise UsageError(f"{source}?{given}: {problem}; valid: hours=60&seed=1&voices=flite/slt:1,espeak:0.5") from None
+
+
+def check_programs(voices: Iterable[str]) -> None:
+    """UsageError where a program that these voices need is not installed (with the Debian packages to install)."""
+    programs = {"espeak-ng" if name == "espeak" else voice(name).program for name in voices}
     if missing := sorted(program for program in programs if shutil.which(program) is None):
         packages = " ".join(PACKAGES[program] for program in missing)
         raise UsageError(
             f"Synthetic speech needs {' and '.join(missing)}: apt-get install {packages}, or choose other voices, e.g. voices=flite/slt:1,espeak:0.3"
         )
-    return utterances
 
 
-def _parse_shares(text: str) -> dict[str, float]:
+def parse_shares(text: str) -> dict[str, float]:
     """ "a:1,b:0.5" -> {"a": 1.0, "b": 0.5}; a name without a number counts 1."""
     return {name: float(share or 1) for name, _, share in (part.partition(":") for part in text.split(",") if part)}
 
 
-def _shares(given: Mapping[str, float], what: str, valid: list[str] | None) -> dict[str, float]:
+def shares(given: Mapping[str, float], what: str, valid: list[str] | None) -> dict[str, float]:
     """The shares scaled to sum 1. UsageError for unknown names and shares that are not positive."""
     for name in given:
         if valid is not None and name not in valid:
@@ -173,7 +186,7 @@ class Material:
 
 def _utterance(name: str, kind: str, sentence: Sentence, voices: Mapping[str, float], random: Random, as_spoken: bool, steady: bool) -> Utterance:
     """The sentence in a random voice and delivery; some digit strings digit by digit."""
-    delivery = _steady(voices, random) if steady else _delivery(kind, voices, random)
+    delivery = steady_delivery(voices, random) if steady else delivery_of(kind, voices, random)
     said = {"text": sentence.spoken if as_spoken else sentence.text, "speaker": delivery.voice, "extra": {"kind": kind}}
     if kind == "digits" and sentence.words > 1 and not steady and random.random() < SEPARATE:
         delivery, gap = replace(delivery, lead=0.02, tail=0.02), round(random.uniform(0.03, 0.35), 2)
@@ -188,12 +201,12 @@ def _pick(voices: Mapping[str, float], random: Random) -> str:
     return f"espeak/{random.choice(ESPEAK_ACCENTS)}+{random.choice(ESPEAK_CLEAR)}" if name == "espeak" else name
 
 
-def _steady(voices: Mapping[str, float], random: Random) -> Delivery:
+def steady_delivery(voices: Mapping[str, float], random: Random) -> Delivery:
     """A voice as it is, with a tenth of a second of silence on either side."""
     return Delivery(_pick(voices, random))
 
 
-def _delivery(kind: str, voices: Mapping[str, float], random: Random) -> Delivery:
+def delivery_of(kind: str, voices: Mapping[str, float], random: Random) -> Delivery:
     """A voice and random tempo, pitch and size. Half of the speakers are near the voice's own size, a third smaller (children), the rest bigger."""
     name = _pick(voices, random)
     one = voice(name)

@@ -11,14 +11,16 @@ from melcli.data.utterance import Utterance
 
 SPEECH = "<|speech|>"
 SPOKEN = "<|spoken|>"
-TEXT = "<|text|>"  # in a prompt of tts: where the text goes
+TEXT = "<|text|>"  # in a prompt of tts: where the text goes; in one of continue and answer: where it is written
+ANSWER = "<|answer|>"  # written between a question and its answer
+ASKS = {"continue": "<|continue|>", "answer": "<|question|>", "instruct": "<|instruct|>"}  # what asks for them, unless a prompt says otherwise
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A stretch of the sequence. Targets are learnt, conditions are only read; speech has no text of its own.
 
-    own: the text is the utterance's, not the prompt's.
+    own: the text is the utterance's, not the prompt's. Target texts stand side by side and are written in one go.
     """
 
     kind: Literal["text", "speech"]
@@ -51,6 +53,27 @@ def instruct(utterance: Utterance, prompt: str = SPEECH) -> list[Segment]:
     return asr(utterance, prompt)
 
 
+def continue_(utterance: Utterance, prompt: str = SPEECH) -> list[Segment]:
+    """[speech: its first seconds] ask -> text of the whole -> [speech of what follows] (Spectron, arXiv 2305.15255).
+
+    `prompt` says what stands around the speech, and after <|text|> what is read between the text and the speech that is said.
+    """
+    return _replied([Segment("text", True, utterance.text or "", own=True)], prompt)
+
+
+def answer(utterance: Utterance, prompt: str = SPEECH) -> list[Segment]:
+    """[question speech] ask -> its text <|answer|> text of the answer -> [answer speech]. `prompt` as in `continue_`."""
+    question, said = utterance.text or "", str(utterance.extra.get("answer") or "")
+    written = [Segment("text", True, question, own=True), Segment("text", True, ANSWER), Segment("text", True, said, own=True)]
+    return _replied(written, prompt)
+
+
+def _replied(written: list[Segment], prompt: str) -> list[Segment]:
+    before, _, after = prompt.partition(TEXT)
+    read = [Segment("text", False, after)] if after else []
+    return [*_around(SPEECH, Segment("speech", False), before), *written, *read, Segment("speech", True)]
+
+
 def text(utterance: Utterance, prompt: str = "") -> list[Segment]:
     """Text alone, for language modelling."""
     return [Segment("text", True, utterance.text or "", own=True)]
@@ -64,15 +87,17 @@ def _around(mark: str, segment: Segment, prompt: str) -> list[Segment]:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One encoded sequence. labels are -100 on conditions; ctc_ids is the text in CTC's classes, for tasks with speech.
+    """One encoded sequence. labels are -100 on conditions.
 
-    positions: of the tokens, where they are not 0, 1, 2 and so on.
+    ctc_ids, spoken_ctc_ids: the text of the speech that is heard, and of that which is said, in CTC's classes; None where it is unknown, or there is
+    no such speech. positions: of the tokens, where they are not 0, 1, 2 and so on.
     """
 
     input_ids: list[int]
     labels: list[int]
-    ctc_ids: list[int]
+    ctc_ids: list[int] | None = None
     positions: list[int] | None = None
+    spoken_ctc_ids: list[int] | None = None
 
 
 class Encoder:
@@ -80,6 +105,7 @@ class Encoder:
 
     end_ids: what follows every target text. speech_id: holds the places of speech that is heard, `<|speech|>` of the tokenizer unless given;
     spoken_id: of speech that is said. pace: patches that a token of the text takes to say, to spread the text's positions by; None leaves them.
+    reads_speech, speaks: what the task has. Where it has both, speech that is said may be missing (`replies`).
     """
 
     def __init__(
@@ -99,47 +125,78 @@ class Encoder:
         self.end_ids = list(end_ids)
         self.speech_id = tokenizer.convert_tokens_to_ids(SPEECH) if speech_id is None else speech_id
         self.spoken_id = spoken_id
-        self.pace = pace
-        speech = [segment.target for segment in task(Utterance("", ()), prompt) if segment.kind == "speech"]
+        blank = task(Utterance("", ()), prompt)
+        speech = [segment.target for segment in blank if segment.kind == "speech"]
         self.reads_speech, self.speaks = False in speech, True in speech
+        self.replies = self.reads_speech and self.speaks
+        self.pace = None if self.replies else pace
+        self.parts = sum(segment.own for segment in blank)
         self._conditions: dict[str, list[int]] = {}
         self._classes = None if ctc_alphabet is None else {character: i for i, character in enumerate(ctc_alphabet)}
 
     def texts(self, utterances: Sequence[Utterance]) -> list[list[int]]:
-        """Token ids of the text of many utterances, in one go."""
-        if not utterances:
-            return []
+        """Token ids of the text of many utterances, in one go; where a task writes several texts, of all of them and what is written between."""
+        if self.parts < 2:
+            return self._tokens([u.text or "" for u in utterances])
+        written = [[s for s in self.task(u, self.prompt) if s.target and s.kind == "text"] for u in utterances]
+        own = iter(self._tokens([segment.text for segments in written for segment in segments if segment.own]))
+        pieces = [[next(own) if segment.own else self._condition(segment.text) for segment in segments] for segments in written]
+        return [[token for piece in each for token in piece] for each in pieces]
+
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
         # a transcript that happens to hold the text of a special token stays text
-        return self.tokenizer([u.text or "" for u in utterances], add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
 
-    def length(self, utterance: Utterance, patches: int, text_ids: list[int]) -> int:
-        """Positions of the encoded sequence. patches: of the speech, be it heard or said."""
-        return len(self(utterance, 0, []).input_ids) + (patches if self.reads_speech or self.speaks else 0) + len(text_ids)
+    def length(self, utterance: Utterance, patches: int, text_ids: list[int], steps: int = 0) -> int:
+        """Positions of the encoded sequence; see `__call__`."""
+        return len(self(utterance, patches, [], steps=steps).input_ids) + len(text_ids)
 
-    def __call__(self, utterance: Utterance, patches: int, text_ids: list[int], untold: int = 0) -> Example:
-        """untold: patches at the head of the speech, such as somebody else's voice, whose text is not in the text."""
+    def __call__(self, utterance: Utterance, patches: int, text_ids: list[int], untold: int = 0, steps: int = 0) -> Example:
+        """patches: of the speech, be it heard or said; steps: of speech that is said where speech is heard as well, 0 for none.
+
+        untold: patches at the head of the speech, such as somebody else's voice, whose text is not in the text.
+        """
         ids: list[int] = []
         labels: list[int] = []
         own = 0  # where the utterance's text begins
-        has_speech = False
+        written = False
         for segment in self.task(utterance, self.prompt):
+            if self.replies and written and not segment.target and not steps:
+                break  # it says nothing aloud
             if segment.kind == "speech":
-                piece, has_speech = [self.spoken_id if segment.target else self.speech_id] * patches, True
+                piece = [self.speech_id] * patches if not segment.target else [self.spoken_id] * (steps if self.replies else patches)
+            elif segment.target:  # text_ids hold all that is written
+                if written:
+                    continue
+                piece, own, written = [*text_ids, *self.end_ids], len(ids), True
             elif segment.own:
-                piece, own = [*text_ids, *(self.end_ids if segment.target else ())], len(ids)
+                piece, own = list(text_ids), len(ids)
             else:
                 piece = self._condition(segment.text)
             ids += piece
             labels += piece if segment.target and segment.kind == "text" else [-100] * len(piece)
-        if not has_speech and ids:  # nothing before the first token to predict it from
+        if not (self.reads_speech or self.speaks) and ids:  # nothing before the first token to predict it from
             labels[0] = -100
         positions = spread(own, len(text_ids), len(ids) - patches, patches, self.pace, untold) if self.speaks and self.pace else None
-        return Example(ids, labels, self._ctc_ids(utterance, text_ids) if has_speech else [], positions)
+        heard, said = self._ctc_ids(utterance, text_ids)
+        return Example(ids, labels, heard, positions, said)
 
-    def _ctc_ids(self, utterance: Utterance, text_ids: list[int]) -> list[int]:
+    def _ctc_ids(self, utterance: Utterance, text_ids: list[int]) -> tuple[list[int] | None, list[int] | None]:
+        """The text of what is heard and of what is said, where it is known: of speech that is cut in two, nobody says which words are where."""
+        if not self.replies:
+            ids = self._in_classes(utterance.text, text_ids)
+            return ids if self.reads_speech else None, ids if self.speaks else None
+        between = self._condition(ANSWER)
+        if self.parts < 2 or not between or between[0] not in text_ids:
+            return None, None
+        cut = text_ids.index(between[0])
+        answer = self._in_classes(str(utterance.extra.get("answer") or ""), text_ids[cut + len(between) :])
+        return self._in_classes(utterance.text, text_ids[:cut]), answer
+
+    def _in_classes(self, text: str | None, text_ids: list[int]) -> list[int]:
         if self._classes is None:
             return text_ids
-        return [self._classes[character] for character in utterance.text or "" if character in self._classes]
+        return [self._classes[character] for character in text or "" if character in self._classes]
 
     def _condition(self, piece: str) -> list[int]:
         if piece not in self._conditions:

@@ -28,8 +28,6 @@ def text_of(codes_T1: Tensor) -> str:
 class WrittenFeatures:
     """Utterances that are read where others are heard. heard: their texts in reading order, those of the utterances unless given."""
 
-    masked = False  # by SpecAugment
-
     def __init__(self, utterances: Sequence[Utterance], heard: Sequence[str] | None = None) -> None:
         self.utterances = utterances
         self.heard = [u.text or "" for u in utterances] if heard is None else heard
@@ -41,8 +39,6 @@ class WrittenFeatures:
 
 class VectorFeatures:
     """Utterances for which an encoder's vectors are there already. vectors: [V, W] of each, by its id."""
-
-    masked = False  # by SpecAugment
 
     def __init__(self, utterances: Sequence[Utterance], vectors: Mapping[str, Tensor]) -> None:
         self.utterances = utterances

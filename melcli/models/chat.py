@@ -14,7 +14,8 @@ from transformers import PretrainedConfig
 from melcli.errors import CheckpointError, ConfigError, first_line
 from melcli.models.config import SPEECH_TOKEN
 
-PLAIN = f"{SPEECH_TOKEN}<|transcribe|>"
+TRANSCRIBE = "<|transcribe|>"
+PLAIN = f"{SPEECH_TOKEN}{TRANSCRIBE}"
 ANSWER = "melcli"
 TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 DATE = datetime(2024, 7, 26)  # for templates that write today's: with that, a training resumed tomorrow would be another one

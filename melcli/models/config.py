@@ -28,6 +28,9 @@ class SpeechLMConfig(PretrainedConfig):
     ctc_alphabet: the characters the CTC head tells apart, one class each; None for the tokenizer's own tokens.
     ctc_rate: CTC frames that each speech position gives.
     prompt: text before the transcript; `<|speech|>` in it is where the audio goes.
+    prompts: of tasks that write something else than the transcript, by task: those that the model has learnt. What follows `<|text|>` in one is read
+    between the text and speech that is said.
+    prompt_seconds: of task continue, what it hears of an utterance.
     speech_token_id, pad_token_id: ids in the tokenizer; the first holds the place of speech and need not be called `<|speech|>` there.
     stop_token_ids: those that end a transcript. end_token_ids: what is learnt to follow one, the first of them unless given.
     lora: rank, alpha, dropout and targets of live low-rank adapters in the backbone, see `melcli.models.lora`; None for none.
@@ -54,6 +57,8 @@ class SpeechLMConfig(PretrainedConfig):
         ce_weight: float = 1.0,
         label_smoothing: float = 0.0,
         prompt: str = SPEECH_TOKEN,
+        prompts: dict[str, str] | None = None,
+        prompt_seconds: float = 3.0,
         speech_token_id: int = 0,
         stop_token_ids: list[int] | None = None,
         end_token_ids: list[int] | None = None,
@@ -83,6 +88,8 @@ class SpeechLMConfig(PretrainedConfig):
         self.ce_weight = ce_weight
         self.label_smoothing = label_smoothing
         self.prompt = prompt
+        self.prompts = prompts or {}
+        self.prompt_seconds = prompt_seconds
         self.speech_token_id = speech_token_id
         self.stop_token_ids = stop_token_ids or []
         self.end_token_ids = end_token_ids or self.stop_token_ids[:1]

@@ -67,8 +67,9 @@ def decode(
     strategy: Greedy | Sample | Beam | None = None,
     drafter: Drafter | None = None,
     speller: Speller | None = None,
+    stops: Sequence[int] = (),
 ) -> list[Hypothesis]:
-    """Continue each prompt until its stop token, its own limit or a loop.
+    """Continue each prompt until its stop token, its own limit or a loop. stops: further tokens to stop at.
 
     prompts: token ids holding the speech token once per patch; speech [F, M] packed in the same order, lengths_U frames of each.
     drafter: makes drafts from the CTC head's logits, for greedy decoding in fewer steps. speller: what tokens are to the CTC head, for joint
@@ -79,9 +80,10 @@ def decode(
         return []
     ids, valid = _left_padded(prompts, model.config.pad_token_id, model.device)
     rows = Rows(model, ids, valid, speech, lengths_U, max(max_tokens) + 1)
+    stops = [*model.config.stop_token_ids, *stops]
     if isinstance(strategy, Beam):
-        return beam_search(rows, model.config.stop_token_ids, max_tokens, strategy, speller)
-    return _one_path(rows, model.config.stop_token_ids, max_tokens, strategy, drafter if isinstance(strategy, Greedy) else None)
+        return beam_search(rows, stops, max_tokens, strategy, speller)
+    return _one_path(rows, stops, max_tokens, strategy, drafter if isinstance(strategy, Greedy) else None)
 
 
 def _one_path(

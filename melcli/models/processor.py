@@ -28,8 +28,8 @@ class SpeechLMProcessor(ProcessorMixin):
     """Tokenizer, mel and prompt of one model.
 
     mel: fields of the MelSpec. stride: frames (or samples, where reads is `wave`) in one speech position. chains: see `Subsampling`, where it is
-    more than ceil(frames / stride). prompt, stop_token_ids, end_token_ids, speech_token_id: see SpeechLMConfig. speaking: of a model that speaks,
-    `stride` of its output and `prompt`, `token_id`, `pace` and `positions` as SpeechLMConfig has them.
+    more than ceil(frames / stride). prompt, stop_token_ids, end_token_ids, speech_token_id: see SpeechLMConfig; task_prompts: its `prompts`.
+    speaking: of a model that speaks, `stride` of its output and `prompt`, `token_id`, `pace` and `positions` as SpeechLMConfig has them.
     """
 
     attributes = ["tokenizer"]
@@ -48,6 +48,7 @@ class SpeechLMProcessor(ProcessorMixin):
         speech_token_id: int | None = None,
         chains: Sequence[Chain] | None = None,
         speaking: dict[str, Any] | None = None,
+        task_prompts: dict[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(tokenizer, **kwargs)
@@ -61,6 +62,7 @@ class SpeechLMProcessor(ProcessorMixin):
         self.speech_token_id = speech_token_id
         self.chains = chains
         self.speaking = speaking
+        self.task_prompts = task_prompts or {}
         self._spelt: dict[tuple[int, bool], Sequence[int]] = {}
 
     @classmethod
@@ -73,7 +75,7 @@ class SpeechLMProcessor(ProcessorMixin):
         if speech_output is not None:
             named = {"token_id": config.spoken_token_id, "pace": config.spoken_pace, "positions": config.text_positions}
             speaking = {"stride": speech_output.stride, "prompt": config.speak_prompt, **named}
-        options = {"ctc_alphabet": config.ctc_alphabet, "chains": given, "speaking": speaking, **ids}
+        options = {"ctc_alphabet": config.ctc_alphabet, "chains": given, "speaking": speaking, "task_prompts": config.prompts, **ids}
         return cls(tokenizer, config.mel, stride, speech_input.reads, config.prompt, **options)
 
     @property
@@ -113,18 +115,18 @@ class SpeechLMProcessor(ProcessorMixin):
         build = registry.get("task", task).load()
         says = self.speaking or {}
         pace = says.get("pace") if says.get("positions") == "spread" else None
-        prompt = says.get("prompt", "") if task == "tts" else self.prompt
+        prompt = says.get("prompt", "") if task == "tts" else self.task_prompts.get(task, self.prompt)
         ids = {"speech_id": self.speech_token_id, "spoken_id": says.get("token_id"), "pace": pace or None}
         encoder = tasks.Encoder(self.tokenizer, build, prompt, self.end_token_ids, self.ctc_alphabet, **ids)
-        if encoder.speaks and not says:
+        if encoder.speaks and not encoder.replies and not says:
             raise ConfigError(f"task {task} needs a model that speaks: give model.speech_output, see `melcli models ls --kind speech-output`")
         if encoder.reads_speech and self.reads == "nothing":
             raise ConfigError(f"task {task} needs a model that hears: model.speech_input is none")
         return encoder
 
-    def prompts(self, frames: Sequence[int]) -> list[list[int]]:
-        """Token ids of the ASR prompt for utterances of so many frames, without a transcript."""
-        encoder = self.encoder()
+    def prompts(self, frames: Sequence[int], task: str = "asr") -> list[list[int]]:
+        """Token ids of a task's prompt for utterances of so many frames, without what is written."""
+        encoder = self.encoder(task)
         blank = Utterance("", ())
         return [encoder(blank, self.patches(n), []).input_ids[: -len(self.end_token_ids) or None] for n in frames]
 

@@ -45,15 +45,19 @@ def batch_budget(strategy: Greedy | Sample | Beam | None, budget: int = BATCH_TO
 
 
 def decode_batch(
-    model: SpeechLM, processor: SpeechLMProcessor, features: Sequence[Tensor], strategy: Greedy | Sample | Beam | None = None
+    model: SpeechLM,
+    processor: SpeechLMProcessor,
+    features: Sequence[Tensor],
+    strategy: Greedy | Sample | Beam | None = None,
+    task: str = "asr",
 ) -> list[Hypothesis]:
-    """A hypothesis for each mel_TM of one batch."""
+    """A hypothesis for each mel_TM of one batch. task: whose prompt is read."""
     second = processor.spec.rate if processor.reads == "wave" else processor.spec.frame_rate
     if not features[0].is_floating_point():  # characters of a text
         second = TOKENS_PER_SECOND
     return decode(
         model,
-        processor.prompts([len(f) for f in features]),
+        processor.prompts([len(f) for f in features], task),
         torch.cat(list(features)).to(model.device),
         torch.tensor([len(f) for f in features], device=model.device),
         [MOST_TOKENS if processor.reads == "vectors" else token_limit(len(f) / second) for f in features],
@@ -70,9 +74,10 @@ def recognise(
     strategy: Greedy | Sample | Beam | None = None,
     rows: int | None = None,
     budget: int = BATCH_TOKENS,
+    task: str = "asr",
 ) -> list[Hypothesis]:
-    """A hypothesis for each mel_TM."""
+    """A hypothesis for each mel_TM. task: whose prompt is read."""
     found: dict[int, Hypothesis] = {}
     for batch in by_length([processor.patches(len(f)) for f in features], batch_budget(strategy, budget), rows):
-        found |= zip(batch, decode_batch(model, processor, [features[i] for i in batch], strategy), strict=True)
+        found |= zip(batch, decode_batch(model, processor, [features[i] for i in batch], strategy, task), strict=True)
     return [found[i] for i in range(len(features))]

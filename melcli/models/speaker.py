@@ -5,7 +5,7 @@ Shapes: T mel frames, M mel bins, P steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,16 +97,8 @@ class Speaker:
         max_seconds: cuts what would be longer. Raises UsageError.
         """
         prompts = [self._prompt(text, voice, seed, max_seconds) for text in texts]
-        found: dict[int, Spoken] = {}
-        for batch in by_length([len(prompt.example.input_ids) + prompt.guard.most for prompt in prompts], POSITIONS):
-            tracks: list[Track] = []
-            for tracks in speak(self.model, [prompts[i] for i in batch], _checked(temperature)):  # noqa: B007  the last are whole
-                pass
-            for i, track in zip(batch, tracks, strict=True):
-                found[i] = self._spoken(track)
-        return [found[i] for i in range(len(texts))]
+        return speak_all(self.model, prompts, temperature)
 
-    @torch.inference_mode()
     def stream(
         self, text: str, *, voice: VoicePrompt | None = None, temperature: float = 1.0, seed: int = 0, max_seconds: float | None = None
     ) -> Iterator[Tensor]:
@@ -114,23 +106,7 @@ class Speaker:
 
         Silence is held back until something follows it, as it may be the end.
         """
-        output = self.model.speech_output
-        window, given, track = output.stream(), 0, None
-        for (track,) in speak(self.model, [self._prompt(text, voice, seed, max_seconds)], _checked(temperature)):
-            certain = track.guard.frames - track.guard.held
-            if certain > given:
-                mel_TM = output.frames(torch.stack(track.patches[given // output.stride :]))
-                start = given % output.stride
-                piece_TM = window.push(mel_TM[start : start + certain - given])
-                given = certain
-                if len(piece_TM):
-                    yield piece_TM.cpu()
-        assert track is not None
-        rest_TM = output.frames(torch.stack(track.patches))[given : track.guard.frames]
-        for piece_TM in (window.push(rest_TM), window.flush()):
-            if len(piece_TM):
-                yield piece_TM.cpu()
-        self.last = self._spoken(track)
+        self.last = yield from speak_streaming(self.model, self._prompt(text, voice, seed, max_seconds), temperature)
 
     def _prompt(self, text: str, voice: VoicePrompt | None, seed: int, max_seconds: float | None) -> Prompt:
         self.check(text)
@@ -154,11 +130,46 @@ class Speaker:
             raise UsageError(f"--voice: {seconds:.1f} s of it; give between {VOICE_SECONDS:g} and {most:g} s, of clear speech")
         return self.processor.steps(frames)
 
-    @torch.inference_mode()
-    def _spoken(self, track: Track) -> Spoken:
-        output = self.model.speech_output
-        mel_TM = output.polish(output.frames(torch.stack(track.patches))[: track.guard.frames])
-        return Spoken(mel_TM.cpu(), torch.tensor(track.stops), torch.tensor(track.stds) if track.stds else None, track.reason or "length")
+
+def speak_all(model: SpeechLM, prompts: Sequence[Prompt], temperature: float) -> list[Spoken]:
+    """What is said after each prompt, in batches of like length."""
+    found: dict[int, Spoken] = {}
+    for batch in by_length([len(prompt.example.input_ids) + prompt.guard.most for prompt in prompts], POSITIONS):
+        tracks: list[Track] = []
+        for tracks in speak(model, [prompts[i] for i in batch], _checked(temperature)):  # noqa: B007  the last are whole
+            pass
+        for i, track in zip(batch, tracks, strict=True):
+            found[i] = _spoken(model, track)
+    return [found[i] for i in range(len(prompts))]
+
+
+@torch.inference_mode()
+def speak_streaming(model: SpeechLM, prompt: Prompt, temperature: float) -> Generator[Tensor, None, Spoken]:
+    """The mel of one prompt's speech while it is said, see `Speaker.stream`; returns the whole."""
+    output = model.speech_output
+    window, given, track = output.stream(), 0, None
+    for (track,) in speak(model, [prompt], _checked(temperature)):
+        certain = track.guard.frames - track.guard.held
+        if certain > given:
+            mel_TM = output.frames(torch.stack(track.patches[given // output.stride :]))
+            start = given % output.stride
+            piece_TM = window.push(mel_TM[start : start + certain - given])
+            given = certain
+            if len(piece_TM):
+                yield piece_TM.cpu()
+    assert track is not None
+    rest_TM = output.frames(torch.stack(track.patches))[given : track.guard.frames]
+    for piece_TM in (window.push(rest_TM), window.flush()):
+        if len(piece_TM):
+            yield piece_TM.cpu()
+    return _spoken(model, track)
+
+
+@torch.inference_mode()
+def _spoken(model: SpeechLM, track: Track) -> Spoken:
+    output = model.speech_output
+    mel_TM = output.polish(output.frames(torch.stack(track.patches))[: track.guard.frames])
+    return Spoken(mel_TM.cpu(), torch.tensor(track.stops), torch.tensor(track.stds) if track.stds else None, track.reason or "length")
 
 
 def _checked(temperature: float) -> float:

@@ -23,12 +23,14 @@ COMPACT_AT = 0.75  # rows that are done leave the batch once fewer than this sha
 
 @dataclass(slots=True)
 class Prompt:
-    """What stands before the first patch: the encoded text, with a place for each patch of a voice's frames voice_TM; the row's seed and guard."""
+    """What stands before the first patch: the encoded text, with a place for each patch of a voice's frames voice_TM, and of speech that was heard
+    before, [T, M] or samples [S, 1]; the row's seed and guard."""
 
     example: Example
     seed: int
     guard: Guard
     voice_TM: Tensor | None = None
+    heard: Tensor | None = None
 
 
 @dataclass(slots=True)
@@ -90,7 +92,9 @@ class _Rows:
         positions = [prompt.example.positions or list(range(len(prompt.example.input_ids))) for prompt in prompts]
         position_BL = torch.stack([_padded(torch.tensor(each, device=model.device), width) for each in positions])
         self.valid_BK = torch.stack([_padded(torch.ones(len(each), dtype=torch.bool, device=model.device), width) for each in positions])
-        mask = padded_mask(self.valid_BK, torch.zeros_like(self.valid_BK), False)
+        config = model.config
+        at_speech = [torch.tensor(prompt.example.input_ids, device=model.device) == config.speech_token_id for prompt in prompts]
+        mask = padded_mask(self.valid_BK, torch.stack([_padded(each, width) for each in at_speech]), config.speech_attention == "bidirectional")
         self.first_BD = self._run(x_BLD, position_BL, mask)
         self.next_B = position_BL[:, -1] + 1
 
@@ -101,7 +105,10 @@ class _Rows:
         if prompt.voice_TM is not None:
             voice = {"spoken": prompt.voice_TM.to(self.model.device), "noise": noise.of(row)}
             voice["spoken_lengths_U"] = torch.tensor([len(prompt.voice_TM)], device=self.model.device)
-        return self.model.embed(ids, None, None, **voice)[0][0]
+        heard, lengths_U = None, None
+        if prompt.heard is not None:
+            heard, lengths_U = prompt.heard.to(self.model.device), torch.tensor([len(prompt.heard)], device=self.model.device)
+        return self.model.embed(ids, heard, lengths_U, **voice)[0][0]
 
     def advance(self, x_BD: Tensor) -> Tensor:
         """Read a patch a row; the state after it, [B, D]."""

@@ -102,7 +102,8 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
             counts["frames"] = int(frames_U.sum())
             counts["states"] = int((-(-frames_U // self.speech_output.stride) + 1).sum()) if self.speech_output is not None else 0
             counts["spoken_ctc"] = batch["spoken_ctc_targets"].numel() if "spoken_ctc_targets" in batch else 0
-        return counts
+        said_U = batch["spoken_lengths"] if "spoken_lengths" in batch else torch.zeros(0, dtype=torch.long)
+        return counts | ({} if self.speech_output is None else self.speech_output.counted(said_U))
 
     def _init_weights(self, module: nn.Module) -> None:
         """The backbone's small normal weights would make a stack of convolutions fade to nothing: it keeps torch's own initialisation."""
@@ -286,7 +287,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         noise: Noise,
     ) -> dict[str, Tensor]:
         """The losses of speech that is said; CTC over the states that its patches are predicted from."""
-        own = {"frames": len(spoken), "states": len(states_SD), **counts}
+        own = {"frames": len(spoken), "states": len(states_SD), **self.speech_output.counted(frames_U), **counts}
         parts = self.speech_output.losses(states_SD, spoken, frames_U, own, noise)
         if self.spoken_ctc_head is not None and ctc_targets is not None:
             layout = Layout.of(frames_U, self.speech_output.stride)

@@ -57,8 +57,13 @@ class SpeechOutput(nn.Module):
         """What the model reads of speech that is given: x_PD."""
         raise NotImplementedError
 
+    def counted(self, frames_U: Tensor) -> dict[str, int]:
+        """What else than frames and states the losses are divided by, of utterances of so many frames; the same names for any."""
+        return {}
+
     def losses(self, h_SD: Tensor, mel_FM: Tensor, frames_U: Tensor, counts: Mapping[str, Tensor | int], noise: Noise) -> dict[str, Tensor]:
-        """Each of `parts`, unweighted. counts: what sums are divided by, the `frames` and the `states` of the whole optimiser step."""
+        """Each of `parts`, unweighted. counts: what sums are divided by, the `frames` and the `states` of the whole optimiser step, and
+        what `counted` gives where it is known."""
         raise NotImplementedError
 
     def weights(self, step: int | None) -> dict[str, float]:

@@ -17,7 +17,7 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from melcli.audio.mel_spec import preset
-from melcli.data.tasks import SPOKEN
+from melcli.data.tasks import ANSWER, ASKS, SPOKEN
 from melcli.errors import CheckpointError, ConfigError, MelcliError, first_line, nearest
 from melcli.models import causal_lm, chat, checkpoint, lora
 from melcli.models.config import SPEAK_PROMPT, SPEECH_TOKEN, STOP_TOKEN, TEXT_MARK, SpeechLMConfig
@@ -69,17 +69,44 @@ def tokens_of(prompt: str) -> list[str]:
     return re.findall(r"<\|[^|]+\|>", prompt)
 
 
+def task_prompts(recipe: Recipe, plain: str, talks: Callable[[], str], kept: dict[str, str] | None = None) -> dict[str, str]:
+    """What precedes what is written, of each task of a recipe that has a prompt of its own, with what is read before speech that is said.
+
+    plain: the model's prompt for transcripts, if it was never talked to. talks: the chat template around the instruction. kept: those of a model
+    begun from.
+    """
+    section, found = recipe.model, dict(kept or {})
+    for task in recipe.tasks:
+        if task not in ASKS:
+            continue
+        prompt = section.prompts.get(task, found.get(task, "auto"))
+        if prompt in ("auto", "chat"):
+            prompt = talks() if prompt == "chat" else plain.replace(chat.TRANSCRIBE, ASKS[task])
+        if section.speech_output is not None and TEXT_MARK not in prompt:
+            prompt += TEXT_MARK + (section.speak_prompt or SPEAK_PROMPT).partition(TEXT_MARK)[2]
+        found[task] = prompt
+    return found
+
+
+def prompt_tokens(prompts: dict[str, str]) -> list[str]:
+    """The special tokens that the prompts of tasks, and what these write, are written with."""
+    tokens = [token for prompt in prompts.values() for token in tokens_of(prompt) if token != TEXT_MARK]
+    return [*dict.fromkeys([*tokens, *([ANSWER] if "answer" in prompts else [])])]
+
+
 def from_nothing(recipe: Recipe, tokenizer: Any, alphabet: str | None) -> Started:
     """A random model of the backbone that the recipe describes. Raises ConfigError."""
     section = recipe.model
     if section.prompt == "chat":
         raise ConfigError("model.prompt chat: a chat template comes with a model; give model.init, or write the prompt out")
     prompt = chat.PLAIN if section.prompt == "auto" else section.prompt
+    prompts = task_prompts(recipe, chat.PLAIN, lambda: chat.chat_prompt(tokenizer, section.instruction, "this tokenizer"))
     stops = [tokenizer.convert_tokens_to_ids(STOP_TOKEN)]
     text_config = _text_config(section, len(tokenizer))
     text_config.bos_token_id = None
     speech = tokenizer.convert_tokens_to_ids(SPEECH_TOKEN)
     speaks = speaking(section, tokenizer)
+    speaks["prompts"] = prompts
     config = speech_config(recipe, text_config, tokenizer.pad_token_id, prompt, stops, alphabet, speech_token_id=speech, **speaks)
     model = _build(config, "model.backbone")
     check_packable(model, "model.backbone")
@@ -143,6 +170,7 @@ def speech_config(recipe: Recipe, text_config: PretrainedConfig, pad: int, promp
         stop_token_ids=stops,
         pad_token_id=pad,
         max_seconds=recipe.data.max_seconds,
+        prompt_seconds=recipe.data.prompt_seconds,
         speech_output=section.speech_output,
         text_positions=section.text_positions,
         spoken_ctc_weight=section.spoken_ctc_weight,
@@ -179,13 +207,15 @@ def _from_llm(origin: Origin, recipe: Recipe, alphabet: str | None, fresh: Patte
     talks = section.prompt == "chat" or (section.prompt == "auto" and chat.has_template(tokenizer))
     prompt = _prompt(section, tokenizer, origin.name, chat.plain_prompt(tokenizer), talks)
     stops = chat.stop_ids(tokenizer, origin.folder, llm.config, talks, origin.name)
-    added = causal_lm.add_tokens(tokenizer, [SPEECH_TOKEN, *tokens_of(prompt), *speaking_tokens(section), *([] if stops else [STOP_TOKEN])])
+    prompts = task_prompts(recipe, chat.plain_prompt(tokenizer), lambda: chat.chat_prompt(tokenizer, section.instruction, origin.name))
+    special = [*tokens_of(prompt), *speaking_tokens(section), *prompt_tokens(prompts)]
+    added = causal_lm.add_tokens(tokenizer, [SPEECH_TOKEN, *special, *([] if stops else [STOP_TOKEN])])
     stops = stops or [tokenizer.convert_tokens_to_ids(STOP_TOKEN)]
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(stops[-1])
     decided = {"tokens": causal_lm.fit_vocabulary(llm, tokenizer, added)} if added else {}
     speech = tokenizer.convert_tokens_to_ids(SPEECH_TOKEN)
-    speaks = speaking(section, tokenizer)
+    speaks = speaking(section, tokenizer) | {"prompts": prompts}
     model = _empty(speech_config(recipe, llm.config, tokenizer.pad_token_id, prompt, stops, alphabet, speech_token_id=speech, **speaks))
     model.llm = llm
     wanted = _wanted(model)
@@ -231,8 +261,11 @@ def _from_speech_lm(
     kept = {name: getattr(theirs, name) for name in ("speech_token_id", "end_token_ids", "speech_attention", *SPOKEN_FACTS)}
     if theirs.speech_output is not None:
         section = section.model_copy(update={"speak_prompt": section.speak_prompt or theirs.speak_prompt})
-    added = causal_lm.add_tokens(tokenizer, [token for token in [*tokens_of(prompt), *speaking_tokens(section)] if token != SPEECH_TOKEN])
-    kept |= speaking(section, tokenizer)
+    plain = chat.plain_prompt(tokenizer)
+    prompts = task_prompts(recipe, plain, lambda: chat.chat_prompt(tokenizer, section.instruction, origin.name), theirs.prompts)
+    special = [*tokens_of(prompt), *speaking_tokens(section), *prompt_tokens(prompts)]
+    added = causal_lm.add_tokens(tokenizer, [token for token in special if token != SPEECH_TOKEN])
+    kept |= speaking(section, tokenizer) | {"prompts": prompts}
     config = speech_config(recipe, text_config, theirs.pad_token_id, prompt, theirs.stop_token_ids, heard, **kept)
     model = _empty(config)
     wanted = _wanted(model)

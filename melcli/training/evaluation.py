@@ -6,14 +6,19 @@ Shapes: T mel frames, M mel bins, S states, F frames of all utterances of a batc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from melcli import launch
+from melcli.data import written
+from melcli.data.batches import read_item
 from melcli.data.collate import Item, pack
+from melcli.data.features import Joined, WaveFeatures
 from melcli.data.load import load_utterance
-from melcli.data.silence import Trim, decibels_each, kept
+from melcli.data.replies import reply_features, with_answer
+from melcli.data.silence import Trim, TrimmedFeatures, decibels_each
 from melcli.data.utterance import Utterance
 from melcli.models.beam import Beam
 from melcli.models.generate import Greedy
@@ -24,6 +29,7 @@ from melcli.models.speech_lm import SpeechLM
 from melcli.models.spoken_layout import Layout
 from melcli.recipe import DataSection
 from melcli.scoring import normalize, wer
+from melcli.training import measures
 from melcli.training.setup import EvaluationSet, with_text
 
 POSITIONS = 4000  # of a batch that is said
@@ -34,25 +40,29 @@ class Evaluation:
     """Evaluates sets of utterances; features are computed once and kept. Of several processes each evaluates its share.
 
     Those of task asr, and those that are read in its place, are decoded and their WER is counted. Those of task tts are said with the true frames
-    before each patch given, every distribution at its mean, and the mean distance from the true frames is measured in dB.
+    before each patch given, every distribution at its mean, and the mean distance from the true frames is measured in dB. So are those of continue
+    and answer, the true text given as well, and of that the mean cross entropy in nats a token.
     """
 
     def __init__(self, sets: dict[str, EvaluationSet], processor: SpeechLMProcessor, data: DataSection) -> None:
         self.processor = processor
-        self.heard = {name: _Heard(one, processor) for name, one in sets.items() if one.task != "tts"}
+        self.heard = {name: _Heard(one, processor) for name, one in sets.items() if one.task in ("asr", *written.TASKS)}
         trim = Trim.model_validate(data.trim_silence) if data.trim_silence else None
-        self.said = {name: _Said(one, processor, trim) for name, one in sets.items() if one.task == "tts"}
+        spoken, texts = ({name: one for name, one in sets.items() if name.endswith(suffix)} for suffix in (measures.MEL, measures.NATS))
+        self.said = {name: _Said(_items(one, processor, data, trim), processor) for name, one in spoken.items()}
+        self.written = {name: _Written(_items(one, processor, data, trim, aloud=False), processor) for name, one in texts.items()}
         self.order = list(sets)
 
     def __call__(self, model: SpeechLM, strategy: Greedy | Beam | None = None) -> dict[str, float]:
         """What is measured, by set, over the shares of all processes. strategy: how to decode, greedily unless told otherwise."""
-        own = {name: one(model, strategy) for name, one in self.heard.items()} | {name: one(model) for name, one in self.said.items()}
+        own = {name: one(model, strategy) for name, one in self.heard.items()}
+        own |= {name: one(model) for name, one in (self.said | self.written).items()}
         shares = launch.gather([own])
         rates = {}
         for name in self.order:
             first, second = ([each for share in shares for each in share[name][part]] for part in (0, 1))
             rate = wer.score(first, second).wer if name in self.heard else sum(first) / max(sum(second), 1)
-            rates[name] = round(rate, 3 if name in self.said else 2) if rate is not None else 0.0
+            rates[name] = round(rate, 2 if name in self.heard else 3) if rate is not None else 0.0
         return rates
 
 
@@ -66,6 +76,7 @@ class _Heard:
 
     def __init__(self, one: EvaluationSet, processor: SpeechLMProcessor) -> None:
         self.processor = processor
+        self.task = "instruct" if one.task == "instruct" else "asr"
         self.clean = normalize.get(one.text)
         own = _own(one.utterances)
         if one.features is None:
@@ -75,23 +86,52 @@ class _Heard:
         self.references = [self.clean(u.text or "") for u in own]
 
     def __call__(self, model: SpeechLM, strategy: Greedy | Beam | None) -> tuple[list[str], list[str]]:
-        hypotheses = recognise(model, self.processor, [f.float() if f.is_floating_point() else f for f in self.features], strategy)
+        features = [f.float() if f.is_floating_point() else f for f in self.features]
+        hypotheses = recognise(model, self.processor, features, strategy, task=self.task)
         return self.references, [self.clean(self.processor.text(h.tokens)) for h in hypotheses]
+
+
+def _items(one: EvaluationSet, processor: SpeechLMProcessor, data: DataSection, trim: Trim | None, aloud: bool = True) -> list[Item]:
+    """A set as its task has it, without augmentation; aloud: False to leave out what is said."""
+    spec, clean, encoder = processor.spec, normalize.get(one.text), processor.encoder(one.task)
+    utterances = [with_text(u, clean(u.text or "")) for u in _own(one.utterances)]
+    if one.task == "answer":
+        utterances = [with_answer(u, clean(str(u.extra["answer"]))) for u in utterances]
+    if encoder.replies:
+        waves = WaveFeatures(utterances, spec, reads=processor.reads)
+        source = reply_features(one.task, waves, spec, data.prompt_seconds, speaks=aloud, trim=trim)
+    else:
+        source = WaveFeatures(utterances, spec)
+        source = source if trim is None else TrimmedFeatures(source, spec, trim)
+    features, texts = Joined([source]), encoder.texts(utterances)
+    items = [read_item(features, i, encoder, ids, processor.patches, processor.steps) for i, ids in enumerate(texts)]
+    items = [item for item in items if item.spoken_TM is not None or not aloud]
+    return [
+        replace(item, **{name: mel_TM.half() for name in ("heard_TM", "spoken_TM") if (mel_TM := getattr(item, name)) is not None}) for item in items
+    ]
+
+
+class _Written:
+    """Cross entropies of the text in nats, summed over the tokens of each batch, and how many tokens those are."""
+
+    def __init__(self, items: list[Item], processor: SpeechLMProcessor) -> None:
+        self.items, self.pad_id = items, processor.tokenizer.pad_token_id
+
+    @torch.no_grad()
+    def __call__(self, model: SpeechLM) -> tuple[list[float], list[int]]:
+        sums, counts = [], []
+        for rows in by_length([len(item.example.input_ids) for item in self.items], POSITIONS):
+            batch = {name: tensor.to(model.device) for name, tensor in pack([[self.items[i]] for i in rows], self.pad_id).items()}
+            counts.append(int((batch["labels"] >= 0).sum()))
+            sums.append(float(model(**batch).parts["ce"]) * counts[-1])
+        return sums, counts
 
 
 class _Said:
     """Distances in dB, summed over the numbers of each utterance, and how many numbers those are."""
 
-    def __init__(self, one: EvaluationSet, processor: SpeechLMProcessor, trim: Trim | None) -> None:
-        self.pad_id, self.each = processor.tokenizer.pad_token_id, decibels_each(processor.spec)
-        own = _own(one.utterances)
-        encoder = processor.encoder("tts")
-        clean = normalize.get(one.text)
-        self.items = []
-        for u, ids in zip(own, encoder.texts([with_text(u, clean(u.text or "")) for u in own]), strict=True):
-            mel_TM = processor.mels([load_utterance(u, processor.spec.rate)])[0]
-            mel_TM = mel_TM[kept(processor.spec, mel_TM, trim)] if trim is not None else mel_TM
-            self.items.append(Item(encoder(u, processor.steps(len(mel_TM)), ids), spoken_TM=mel_TM.half()))
+    def __init__(self, items: list[Item], processor: SpeechLMProcessor) -> None:
+        self.items, self.pad_id, self.each = items, processor.tokenizer.pad_token_id, decibels_each(processor.spec)
 
     @torch.no_grad()
     def __call__(self, model: SpeechLM) -> tuple[list[float], list[int]]:
@@ -108,8 +148,8 @@ class _Said:
 def said_after_truth(model: SpeechLM, items: Sequence[Item], pad_id: int, noise: Seeded) -> list[Tensor]:
     """What a model would say at each patch after the true ones before it, at the mean of its distributions: mel_TM of each item."""
     batch = {name: tensor.to(model.device) for name, tensor in pack([[item] for item in items], pad_id).items()}
-    read = ("input_ids", "documents", "position_ids", "spoken", "spoken_lengths")
-    states_SD = model(**{name: batch[name] for name in read}, noise=noise, logits_to_keep=1).states
+    read = ("input_ids", "documents", "position_ids", "speech", "speech_lengths", "spoken", "spoken_lengths")
+    states_SD = model(**{name: batch[name] for name in read if name in batch}, noise=noise, logits_to_keep=1).states
     output, frames_U = model.speech_output, batch["spoken_lengths"]
     layout = Layout.of(frames_U, output.stride)
     patches_PX = output.say(states_SD[layout.predicts_P], noise, temperature=0.0).patch_NX

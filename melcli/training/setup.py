@@ -21,6 +21,8 @@ from melcli.data.features import FeatureSource, Joined, ShardFeatures, TextFeatu
 from melcli.data.manifest import fingerprint, read_source
 from melcli.data.mixing import repeats as mixed
 from melcli.data.remote import RemoteFolder, is_remote
+from melcli.data.replies import TASKS as REPLIES
+from melcli.data.replies import reply_features, spoken_answer, unfit, with_answer
 from melcli.data.shards import SUMMARY, FeatureShards
 from melcli.data.silence import Trim, TrimmedFeatures, level
 from melcli.data.utterance import Utterance
@@ -31,7 +33,7 @@ from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN
 from melcli.models.normalise import GlobalNorm
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_input import SpeechInput, build_speech_input, settle_speech_input, speech_input_class
-from melcli.models.start import Started, from_nothing, identify, speaking_tokens, start, tokens_of
+from melcli.models.start import Started, from_nothing, identify, prompt_tokens, speaking_tokens, start, task_prompts, tokens_of
 from melcli.models.tokenizer import train_tokenizer
 from melcli.recipe import DataSection, ModelSection, Recipe
 from melcli.scoring import normalize
@@ -54,6 +56,11 @@ class TrainingData:
     hours: float
     left_out: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def said(self) -> int:
+        """Utterances with speech that is said."""
+        return self.tasks.count("tts") + sum(n > 0 for n in self.features.said)
+
 
 def locate(source: str, root: Path) -> str:
     """A relative path is looked up below data.root first; anything else stays as it is."""
@@ -67,8 +74,11 @@ def _shards(source: str, spec: MelSpec, data: DataSection) -> FeatureShards | No
     return FeatureShards.open(folder, spec) if (folder / SUMMARY).exists() else None
 
 
-def _keep(utterance: Utterance, data: DataSection, text: str, speech: bool) -> str | None:
+def _keep(utterance: Utterance, data: DataSection, text: str, task: str) -> str | None:
     """Why an utterance is left out of training, or None."""
+    speech = task != "text"
+    if reason := unfit(utterance, task, data.prompt_seconds):
+        return reason
     if not text:
         return "without text"
     if speech and utterance.duration is not None and utterance.duration < data.min_seconds:
@@ -78,8 +88,9 @@ def _keep(utterance: Utterance, data: DataSection, text: str, speech: bool) -> s
     return None
 
 
-def training_data(data: DataSection, reads: str, offline: bool = False, front: SpeechInput | None = None) -> TrainingData:
-    """All training sources, read and filtered. reads: what the speech input takes, `mel` or `wave`. front: the speech input, of any weights."""
+def training_data(data: DataSection, front: SpeechInput, offline: bool = False, speaks: bool = True) -> TrainingData:
+    """All training sources, read and filtered. front: the speech input, whatever its weights. speaks: whether replies are said aloud."""
+    reads = front.reads
     spec = preset(data.mel)
     root = Path(data.root)
     augment = _options(Augment, data.augment, "data.augment")
@@ -107,26 +118,32 @@ def training_data(data: DataSection, reads: str, offline: bool = False, front: S
         texts = [clean(u.text) if u.text else "" for u in utterances]
         kept = []
         for i, (utterance, text) in enumerate(zip(utterances, texts, strict=True)):
-            reason = _keep(utterance, data, text, task != "text")
+            reason = _keep(utterance, data, text, task)
             if reason:
                 left_out[reason] = left_out.get(reason, 0) + 1
             else:
                 kept.append(i)
         chosen = [with_text(utterances[i], texts[i]) for i in kept]
+        if task == "answer":
+            chosen = [with_answer(u, clean(str(u.extra["answer"]))) for u in chosen]
         if task == "text":
             features = TextFeatures(chosen)
         elif shards:
             features = ShardFeatures(shards, kept, chosen)
         else:
             features = WaveFeatures(chosen, spec, augment=augment if entry.augment else None, reads=form)
-        if trim is not None and task == "tts":
+        if task in REPLIES:
+            features = reply_features(task, features, spec, data.prompt_seconds, speaks=speaks, trim=trim)
+        elif trim is not None and task == "tts":
             features = TrimmedFeatures(features, spec, trim)
-        hours.append(sum(features.frames) / (spec.rate if form == "wave" else spec.frame_rate) / 3600)
+        said = sum(getattr(features, "said", ())) / spec.frame_rate
+        hours.append((sum(features.frames) / (spec.rate if form == "wave" else spec.frame_rate) + said) / 3600)
         sources.append(features)
         tasks += [task] * len(kept)
     spec_augment = _options(SpecAugment, data.spec_augment, "data.spec_augment")
-    if reads == "wave" and spec_augment:
-        raise ConfigError("data.spec_augment masks mel features, and model.speech_input reads waveforms: leave it out")
+    if reads in ("wave", "vectors") and spec_augment:
+        what = "waveforms" if reads == "wave" else "vectors made elsewhere"
+        raise ConfigError(f"data.spec_augment masks mel features, and model.speech_input reads {what}: leave it out")
     if (mixed_in := next((task for task in tasks if task in written.TASKS), None)) and reads != "vectors" and "asr" in tasks:
         raise ConfigError(f"data.train: task {mixed_in} reads text and task asr audio: one training has one of them")
     joined = Joined(sources, spec_augment)
@@ -169,7 +186,7 @@ def with_text(utterance: Utterance, text: str) -> Utterance:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Utterances that are evaluated with, their task and the normaliser of their text. features: in their order, of what is not heard."""
+    """Utterances that are evaluated with, their task (not `text`) and the normaliser of their text. features: of what is not heard."""
 
     utterances: list[Utterance]
     task: str
@@ -177,8 +194,13 @@ class EvaluationSet:
     features: FeatureSource | None = None
 
 
-def evaluation_sets(data: DataSection, limit: int, offline: bool = False, front: SpeechInput | None = None) -> dict[str, EvaluationSet]:
-    """What is evaluated with, by source, spread evenly over each source where there is more than `limit`. front: the speech input."""
+def evaluation_sets(
+    data: DataSection, limit: int, offline: bool = False, speaks: bool = True, front: SpeechInput | None = None
+) -> dict[str, EvaluationSet]:
+    """What is evaluated with, by source and measure, spread evenly over each source where there is more than `limit`.
+
+    speaks: whether replies are said aloud. front: the speech input, where it may be unified.
+    """
     sets: dict[str, EvaluationSet] = {}
     root = Path(data.root)
     for entry in data.eval:
@@ -186,21 +208,28 @@ def evaluation_sets(data: DataSection, limit: int, offline: bool = False, front:
         if task in written.TASKS or entry.vectors or (front is not None and front.reads == "vectors"):
             clean = normalize.get(entry.text or data.text)
             features = unheard(entry, source, task, clean, front, root=root, offline=offline, limit=limit, key="data.eval")
-            sets[measures.named(entry.source, task)] = EvaluationSet(list(features.utterances), task, entry.text or data.text, features)
+            unread = EvaluationSet(list(features.utterances), task, entry.text or data.text, features)
+            sets |= dict.fromkeys(measures.named(entry.source, task), unread)
             continue
         if is_remote(source) or Path(source, SUMMARY).exists():
             raise ConfigError(f"data.eval: {entry.source} holds features, and evaluation reads audio: give the source they were made of")
-        utterances = [u for u in read_source(source, root=root, offline=offline) if u.text and (u.duration or 0) <= data.max_seconds]
+        found = [u for u in read_source(source, root=root, offline=offline) if u.text and (u.duration or 0) <= data.max_seconds]
+        utterances = [u for u in found if not unfit(u, task, data.prompt_seconds)]
         if not utterances:
-            raise ConfigError(f"data.eval: {entry.source} holds no utterance with text within data.max_seconds")
+            why = f", and all others are {unfit(found[0], task, data.prompt_seconds)}" if found else ""
+            raise ConfigError(f"data.eval: {entry.source} holds no utterance with text within data.max_seconds{why}")
         step = max(1, len(utterances) // limit)
-        sets[measures.named(entry.source, task)] = EvaluationSet(utterances[::step][:limit], task, entry.text or data.text)
+        one = EvaluationSet(utterances[::step][:limit], task, entry.text or data.text)
+        aloud = speaks and (task == "continue" or any(spoken_answer(u) for u in one.utterances))
+        sets |= dict.fromkeys(measures.named(entry.source, task, aloud), one)
     return sets
 
 
-def build_tokenizer(model: ModelSection, texts: Sequence[str]) -> Any:
+def build_tokenizer(recipe: Recipe, texts: Sequence[str]) -> Any:
     """For a model from scratch: the tokenizer that the recipe names, with our special tokens; or one trained on the training text."""
+    model = recipe.model
     special = [*tokens_of(PLAIN if model.prompt == "auto" else model.prompt), *speaking_tokens(model)]
+    special += prompt_tokens(task_prompts(recipe, PLAIN, lambda: PLAIN))
     name = model.tokenizer.from_
     if name is None:
         return train_tokenizer(sorted(set(texts)), model.tokenizer.vocab_size, special)
@@ -228,7 +257,7 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
     recipe = recipe.model_copy(update={"model": section})
     letters = alphabet(data) if section.ctc_units == "characters" else None
     if section.init is None:
-        tokenizer = tokenizer or build_tokenizer(section, [u.text or "" for u in data.features.utterances])
+        tokenizer = tokenizer or build_tokenizer(recipe, texts_of(data))
         torch.manual_seed(recipe.seed)
         started = from_nothing(recipe, tokenizer, letters)
     else:
@@ -244,7 +273,7 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
         if isinstance(module, GlobalNorm) and any(key.startswith(f"{name}.") for key in fresh)
     ]
     if norms:
-        mel_FM = torch.cat([mel_TM.double() for _, mel_TM in sample(data, lambda task: task != "tts") or sample(data)])
+        mel_FM = torch.cat([mel_TM.double() for _, mel_TM in sample_heard(data) or sample_said(data)])
         for norm in norms:
             norm.set(mel_FM.mean(0).float(), mel_FM.std(0).float())
     if getattr(model.speech_input, "measures_text", False) and "speech_input.normalise.text_mean_VW" in fresh:
@@ -257,41 +286,65 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
 
 def measure_output(started: Started, data: TrainingData) -> None:
     """What a new speech output takes from the data before training: its statistics, the pace of speech, and the characters that it learns to say."""
-    model, says = started.model, data.tasks.count("tts")
-    found = sample(data, lambda task: task == "tts") if says else sample(data)
-    utterances = [data.features.utterances[i] for i, _ in found]
+    model = started.model
+    found = sample_said(data)
+    says = bool(found)
+    found = found or sample_heard(data)
+    spec = model.config.mel_spec
     model.speech_output.measure([mel_TM.float() for _, mel_TM in found])
-    ids = started.tokenizer([u.text or "" for u in utterances], add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    steps = sum(model.speech_output.steps(len(mel_TM)) for _, mel_TM in found)
+    texts, steps = [], 0
+    for i, mel_TM in found:
+        utterance, task = data.features.utterances[i], data.tasks[i]
+        before = round(model.config.prompt_seconds * spec.frame_rate) if task == "continue" else 0  # the text is of all of it
+        texts.append(str(utterance.extra["answer"]) if task == "answer" else utterance.text or "")
+        steps += model.speech_output.steps(before + len(mel_TM))
+    ids = started.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     model.config.spoken_pace = round(steps / max(sum(map(len, ids)), 1), 4)
-    loudness = torch.cat([level(model.config.mel_spec, mel_TM) for _, mel_TM in found])
+    loudness = torch.cat([level(spec, mel_TM) for _, mel_TM in found])
     model.config.spoken_level = round(float(loudness.quantile(0.95)), 2)
-    said = [u for u, task in zip(data.features.utterances, data.tasks, strict=True) if task == "tts"]
-    model.config.spoken_alphabet = characters(said) if says else None
+    said = [u.text or "" for u, task in zip(data.features.utterances, data.tasks, strict=True) if task == "tts"]
+    model.config.spoken_alphabet = characters(said) if said else None
     pace = f"{model.config.spoken_pace:.3g} steps of {model.speech_output.stride} frames a token of text"
-    started.decided["pace"] = f"{pace}, measured on {len(found)} utterances"
+    started.decided["pace"] = f"{pace}, measured on {len(found)} utterances{'' if says else ' that are heard'}"
 
 
 def alphabet(data: TrainingData) -> str:
     """The characters of the training text, those left out that come less than once in a hundred thousand."""
-    return characters(data.features.utterances)
+    return characters(texts_of(data))
 
 
-def characters(utterances: Sequence[Utterance]) -> str:
-    """The characters of their texts, those left out that come less than once in a hundred thousand."""
-    counts = Counter(character for u in utterances for character in u.text or "")
+def texts_of(data: TrainingData) -> list[str]:
+    """All texts of the training data, answers among them."""
+    answers = [str(u.extra["answer"]) for u, task in zip(data.features.utterances, data.tasks, strict=True) if task == "answer"]
+    return [*(u.text or "" for u in data.features.utterances), *answers]
+
+
+def characters(texts: Sequence[str]) -> str:
+    """The characters of texts, those left out that come less than once in a hundred thousand."""
+    counts = Counter(character for text in texts for character in text)
     least = sum(counts.values()) * 1e-5
     return "".join(sorted(character for character, n in counts.items() if n >= least))
 
 
-def sample(data: TrainingData, wanted: Callable[[str], bool] = lambda task: True) -> list[tuple[int, torch.Tensor]]:
-    """Utterances with speech and their features, evenly spread over the training data whose task is wanted."""
-    spoken = [i for i, (frames, task) in enumerate(zip(data.features.frames, data.tasks, strict=True)) if frames and wanted(task)]
+def sample_heard(data: TrainingData) -> list[tuple[int, torch.Tensor]]:
+    """Utterances that are heard and their features, evenly spread over the training data."""
+    heard = [i for i, (frames, task) in enumerate(zip(data.features.frames, data.tasks, strict=True)) if frames and task != "tts"]
+    return _sample(heard, lambda i: data.features.get(i, None))
+
+
+def sample_said(data: TrainingData) -> list[tuple[int, torch.Tensor]]:
+    """Utterances with speech that is said and the mel of that, evenly spread over the training data."""
+    both, tasks, features = data.features.said, data.tasks, data.features
+    said = [i for i, task in enumerate(tasks) if both[i] or (task == "tts" and features.frames[i])]
+    return _sample(said, lambda i: features.get(i, None) if tasks[i] == "tts" else features.pair(i, None)[1])
+
+
+def _sample(indices: Sequence[int], read: Callable[[int], torch.Tensor | None]) -> list[tuple[int, torch.Tensor]]:
     found = []
-    for i in spoken[:: max(1, len(spoken) // STATISTICS_UTTERANCES)]:
+    for i in indices[:: max(1, len(indices) // STATISTICS_UTTERANCES)]:
         with suppress(AudioError):  # training names it when it meets it
-            found.append((i, data.features.get(i, None)))
-    if spoken and not found:
+            found.append((i, read(i)))
+    if indices and not found:
         raise ConfigError("data.train: none of the audio sampled for the mel statistics can be read")
     return found
 

@@ -69,6 +69,7 @@ VAE = {"kind": "vae", "frames": 3, "prenet": 24, "hidden": 24, "postnet": 8}
 OUTPUTS = {
     "vae": VAE,
     "codebook": {"kind": "codebook", "frames": 3, "prenet": 24, "hidden": 24, "postnet": 8, "codes": 12},
+    "spectrogram": {"kind": "spectrogram", "frames": 3, "prenet": 24, "dropout": 0.5, "hidden": 24, "postnet": 8, "postnet_layers": 2},
     "diffusion": {"kind": "diffusion", "frames": 3, "prenet": 24, "hidden": 24, "postnet": 8, "latent": 16, "steps": 4},
 }
 

@@ -12,11 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from melcli import recipe as recipes
+from melcli.audio.io import load
 from melcli.branches import branches, others
 from melcli.data.utterance import Utterance
 from melcli.errors import ConfigError
 from melcli.inputs import AudioInput
 from melcli.models import checkpoint, unified_encoder
+from melcli.models.replier import Replier
 from melcli.train import Run, train
 from melcli.train_unified import UnifiedRun, train_unified
 from melcli.training.unified_loss import Contrast, Spelling, distance, recalls
@@ -166,8 +168,18 @@ def test_the_frozen_parts_stay_as_they_are(folder, tesu, tmp_path):
     assert "speech_input.encoder.characters.weight" in trained and "speech_input.encoder.trunk.layers.norm.weight" not in trained
 
 
-def test_instruct_learns_the_answer(folder, tmp_path):
-    run = Run(recipes.load(str(folder / "tesu.yaml"), ["data.task=instruct", "data.eval=[]"]), tmp_path / "run")
+def test_instruct_learns_the_answer_and_gives_it_to_a_spoken_question(folder, tmp_path):
+    """Asked with three tones, it says the first: learnt from written questions, beside repeating."""
+    both = "data.train=[{source: texts.jsonl, task: instruct}, {source: texts.jsonl}]"
+    evaluated = "data.eval=[{source: texts.jsonl, task: instruct}]"
+    result = train(recipes.load(str(folder / "tesu.yaml"), [both, evaluated]), tmp_path / "run")
+    assert result is not None and result.rates["texts.jsonl [instruct]"] < 20
+    replier = Replier.load(str(tmp_path / "run"), dtype="float32")
+    rows = [json.loads(line) for line in (folder / "tones.jsonl").read_text().splitlines()][:20]
+    replies = replier.reply([load(folder / row["audio"], 16000) for row in rows], "answer")
+    right = [reply.said == row["text"].split()[0] for reply, row in zip(replies, rows, strict=True)]
+    assert sum(right) > 14 and replier.tasks == ("answer",) and {reply.heard for reply in replies} == {""}
+    run = Run(recipes.load(str(folder / "tesu.yaml"), ["data.task=instruct", "data.eval=[]"]), tmp_path / "unused")
     features = run.data.features
     assert features.sources[0].heard[3] != features.utterances[3].text == features.sources[0].heard[3].split()[0]
     batch = run.dataset()[0]
