@@ -46,7 +46,8 @@ STUDY = {"study/base": 1, "study/lm": 1, "study/encoder": 1, "study/init": 10, "
 
 def test_every_recipe_is_tried_here():
     single = {"digits", "tiny-en", "librispeech", "openasr", "phi4mm", "finetune", "counterpart", "tiny-voice", "unified", "tts", "vocoder"}
-    assert set(registry.names("recipe")) == {*single, *ABLATIONS, *STUDY}
+    elsewhere = {"tesu", "unified-encoder", "tiny/tesu", "tiny/tesu-lm", "tiny/unified-encoder", "ablations/modality_gap"}  # test_recipes_tesu.py
+    assert set(registry.names("recipe")) - elsewhere == {*single, *ABLATIONS, *STUDY}
 
 
 @pytest.mark.parametrize("name", registry.names("recipe"))
