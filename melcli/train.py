@@ -100,6 +100,8 @@ class Run:
         curriculum = self.recipe.train.curriculum
         if curriculum is None:
             return {}
+        if read := next((task for task in self.data.tasks if task in written.TASKS), None):
+            raise ConfigError(f"train.curriculum: task {read} reads texts, which have no seconds; leave it out")
         spec = self.processor.spec
         second = spec.rate if self.processor.reads == "wave" else spec.frame_rate
         lengths = zip(self.data.features.frames, self.data.features.said, strict=True)

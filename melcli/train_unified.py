@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import CONFIG_MAPPING
 
 from melcli import config as yaml_config
 from melcli import console
@@ -27,6 +28,7 @@ from melcli.files import write_text
 from melcli.models import unified_encoder
 from melcli.models.hardware import DTYPES, keep_freed_memory, pick_device, pick_dtype
 from melcli.models.unified_encoder import UnifiedEncoder, UnifiedEncoderConfig
+from melcli.models.written_config import check_fields
 from melcli.recipe import TRAINING
 from melcli.training import setup, vocoder_state
 from melcli.training.steps import Steps
@@ -215,6 +217,9 @@ class UnifiedRun:
 
 def begin(section: UnifiedSection, alphabet: str, offline: bool) -> tuple[UnifiedEncoder, str]:
     """The encoder of a recipe where training begins, and what its speech branch begins as. Raises ConfigError and CheckpointError."""
+    for branch, backbone in (("speech", section.speech.backbone), ("text", section.text.backbone)):
+        if backbone is not None and backbone.get("model_type") in CONFIG_MAPPING:  # of any other the encoder says that it is none
+            check_fields(backbone, f"unified.{branch}.backbone")
     sizes = {name: getattr(section, name) for name in ("vectors", "width", "hidden", "heads")} | {"alphabet": alphabet}
     speech = section.speech
     if speech.init is None:

@@ -25,7 +25,6 @@ from melcli.errors import CheckpointError, ConfigError, first_line
 from melcli.models.groups import in_groups, valid
 from melcli.models.masks import for_layers
 from melcli.models.speech_input import build_speech_input
-from melcli.models.written_config import check_fields
 from melcli.unified_recipe import UnifiedSizes
 
 MODEL_TYPE = "unified_encoder"
@@ -51,7 +50,6 @@ class Trunk(nn.Module):
         kind = fields.get("model_type")
         if kind not in CONFIG_MAPPING:
             raise ConfigError(f"{key}.model_type: {kind!r} is no model of transformers, as llama and qwen3 are")
-        check_fields(fields, key)
         try:
             rest = {name: value for name, value in fields.items() if name != "model_type"}
             self.config = AutoConfig.for_model(kind, **{**rest, "vocab_size": 1, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None})

@@ -108,7 +108,9 @@ class Unified(SpeechInput):
         name, config, size = options.get("encoder"), options.get("config"), options.get("size")
         if config is None and name is not None:
             _checked(name, {}, size, 0.0)
-            return {**options, "config": _fields(encoder_folder(name, offline), name)}
+            fields = _fields(encoder_folder(name, offline), name)
+            kept = {key: value for key, value in options.items() if key != "encoder"}
+            return {**(options if fields["model_type"] == seamless.MODEL_TYPE else kept), "config": fields}  # its tokenizer is found by that name
         _checked(name, config, size, 0.0)
         return options
 

@@ -211,6 +211,7 @@ def test_vectors_of_another_encoder(folder, tesu, tmp_path):
     assert "60 of 60 ids are missing" in refused(settings[0], f"data.train=[{{source: texts.jsonl, vectors: {text}}}]")
     assert "needs vectors: FILE" in refused(settings[0])
     assert "makes its own: leave them out" in refused(settings[1])
+    assert "task repeat reads texts, which have no seconds" in refused("train.curriculum={epochs: 1}")
     assert "is for model.speech_input unified" in refused("model.speech_input={kind: mel-patch}")
     assert "one training has one of them" in refused("data.train=[{source: texts.jsonl}, {source: tones.jsonl, task: asr}]")
 
