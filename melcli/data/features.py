@@ -47,8 +47,8 @@ class WaveFeatures:
         self.spec = spec
         self.augment = augment
         self.reads = reads
-        samples = [round(_seconds(u) * spec.rate) for u in utterances]
-        self.frames = [max(1, spec.frames(n)) if reads == "mel" else max(1, n) for n in samples]
+        self.samples = [round(_seconds(u) * spec.rate) for u in utterances]
+        self.frames = [max(1, spec.frames(n)) if reads == "mel" else max(1, n) for n in self.samples]
 
     def get(self, index: int, generator: torch.Generator | None) -> Tensor:
         return self.features(self.wave(index), generator)

@@ -64,11 +64,13 @@ class Continued(ReplyFeatures):
         super().__init__(source, spec, trim)
         self.speaks = speaks
         self.samples, self.cut = round(seconds * spec.rate), round(seconds * spec.frame_rate)
-        wave = isinstance(source, WaveFeatures) and source.reads == "wave"
-        heard = self.samples if wave else spec.frames(self.samples) if isinstance(source, WaveFeatures) else self.cut
+        if isinstance(source, WaveFeatures):
+            heard = self.samples if source.reads == "wave" else spec.frames(self.samples)
+            said = [spec.frames(max(n - self.samples, spec.span)) for n in source.samples]
+        else:
+            heard, said = self.cut, [max(1, n - self.cut) for n in source.frames]
         self.frames = [heard] * len(source.utterances)
-        whole = [n // spec.hop_length for n in source.frames] if wave else source.frames
-        self.said = [max(1, n - self.cut) if speaks else 0 for n in whole]
+        self.said = said if speaks else [0] * len(said)
 
     def pair(self, index: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
         if isinstance(self.source, WaveFeatures):

@@ -8,6 +8,7 @@ import torch
 from melcli.models.config import SpeechLMConfig
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
+from melcli.models.start import prompt_tokens
 from melcli.models.tokenizer import train_tokenizer
 
 TEXTS = ["one two three four", "five six seven", "eight nine zero oh", "the cat sat on the mat", "it's a long way"]
@@ -30,7 +31,8 @@ BACKBONES = {
 def make_model(backbone: str = "llama", attention: str = "bidirectional", speech_input: dict | None = None, ctc_weight: float = 0.5, **more):
     """A random SpeechLM of width 64 and its processor. The head is sharpened, so that greedy choices are no coin tosses."""
     says = more.get("speech_output") is not None
-    tokenizer = train_tokenizer(TEXTS, 60, ["<|transcribe|>", *(["<|spoken|>", "<|speak|>"] if says else [])])
+    special = ["<|transcribe|>", *(["<|spoken|>", "<|speak|>"] if says else []), *prompt_tokens(more.get("prompts") or {})]
+    tokenizer = train_tokenizer(TEXTS, 60, list(dict.fromkeys(special)))
     fields = {
         "hidden_size": 64,
         "num_hidden_layers": 3,
