@@ -63,7 +63,7 @@ def test_the_modality_gap_is_about_three_settings(shared_data, encoder, tmp_path
     for member in members:
         ours = member.recipe.model_dump()
         assert {key for key in ours["model"] if ours["model"][key] != base["model"][key]} <= {"speech_input"}
-        assert (ours["data"], ours["train"], ours["tune"]) == (base["data"], base["train"], base["tune"])
+        assert (ours["data"], ours["tune"], ours["train"] | {"steps": 1500}) == (base["data"], base["tune"], base["train"])
         front = member.recipe.model.speech_input
         assert {key for key in front if front[key] != base["model"]["speech_input"].get(key)} <= {"centre", "unit", "noise"}
 

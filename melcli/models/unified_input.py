@@ -22,7 +22,7 @@ from melcli.data.vectors import mean_of
 from melcli.data.written import codes_of, text_of
 from melcli.errors import CheckpointError, ConfigError
 from melcli.models import seamless, unified_encoder
-from melcli.models.encoder import NOT_KEPT, encoder_folder
+from melcli.models.encoder import NOT_KEPT
 from melcli.models.speech_input import SpeechInput
 from melcli.models.subsampling import Subsampling
 
@@ -108,7 +108,7 @@ class Unified(SpeechInput):
         name, config, size = options.get("encoder"), options.get("config"), options.get("size")
         if config is None and name is not None:
             _checked(name, {}, size, 0.0)
-            fields = _fields(encoder_folder(name, offline), name)
+            fields = _fields(_folder(name, offline), name)
             kept = {key: value for key, value in options.items() if key != "encoder"}
             return {**(options if fields["model_type"] == seamless.MODEL_TYPE else kept), "config": fields}  # its tokenizer is found by that name
         _checked(name, config, size, 0.0)
@@ -117,7 +117,7 @@ class Unified(SpeechInput):
     def load_pretrained(self, options: dict[str, Any], offline: bool = False) -> None:
         name = options.get("encoder")
         if name is not None:
-            folder = encoder_folder(name, offline)
+            folder = _folder(name, offline)
             try:
                 (unified_encoder if isinstance(self.encoder, unified_encoder.UnifiedEncoder) else seamless).fill(self.encoder, folder)
             except CheckpointError as error:
@@ -198,6 +198,16 @@ def _build(config: dict[str, Any], vectors: int, name: str | None) -> unified_en
     if kind != unified_encoder.MODEL_TYPE:
         raise ConfigError(f"model.speech_input.config.model_type: {kind!r} is no unified encoder; valid: {', '.join(KINDS)}")
     return unified_encoder.UnifiedEncoder(unified_encoder.config_of(config, "model.speech_input.config"))
+
+
+def _folder(name: str, offline: bool) -> Path:
+    """The folder of an encoder given by folder or hub name. Raises ConfigError."""
+    from melcli.models.checkpoint import resolve
+
+    try:
+        return resolve(name, offline=offline, flag="model.speech_input.encoder")
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _fields(folder: Path, name: str) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def test_encoders_that_cannot_be_are_one_line(folder, seamless_folder, tmp_path,
     assert "tokens: 7 is not a multiple of the 3 vectors" in refused(encoder=str(folder), tokens=7)
     assert "noise: -1" in refused(encoder=str(folder), noise=-1)
     assert "differ from those of the unified encoder" in refused(encoder=str(folder), mel="whisper-80")
-    assert "not on this machine" in refused(encoder="nowhere/no-such-encoder")
+    assert refused(encoder="nowhere/no-such-encoder").startswith("model.speech_input.encoder nowhere/no-such-encoder: not a folder, and not on this")
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
     assert "is a bert, no unified encoder with a text and a speech branch" in refused(encoder=str(tmp_path / "bert"))
