@@ -5,6 +5,8 @@ Shapes: B pairs, V vectors of an utterance, W width of a vector, R CTC frames a 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,7 +53,8 @@ class Spelling(nn.Module):
 
     def forward(self, z_BVW: Tensor, targets: list[list[int]]) -> Tensor:
         """targets: characters from 1; 0 is the blank. The mean over characters."""
-        log_BRC = self.head(F.normalize(z_BVW.float(), dim=-1)).reshape(len(z_BVW), -1, self.classes).log_softmax(-1)
+        even_BVW = F.normalize(z_BVW.float(), dim=-1) * math.sqrt(z_BVW.shape[-1])  # numbers near one, as a linear layer wants them
+        log_BRC = self.head(even_BVW).reshape(len(z_BVW), -1, self.classes).log_softmax(-1)
         lengths_B = torch.tensor([len(one) for one in targets])
         frames_B = torch.full_like(lengths_B, log_BRC.shape[1])
         packed = torch.tensor([one for own in targets for one in own], device=z_BVW.device)

@@ -275,7 +275,7 @@ def test_losses():
     assert contrast(z_B1W, swapped, same) < 1e-6 < 10 < contrast(z_B1W, swapped, own)
     assert distance(z_B1W, z_B1W) < 1e-6 and distance(z_B1W, -z_B1W) == pytest.approx(2)
     spelling, vectors = Spelling(5, 4, 3), torch.randn(2, 2, 5)
-    logs = spelling.head(torch.nn.functional.normalize(vectors, dim=-1)).reshape(2, 6, 4).log_softmax(-1)
+    logs = spelling.head(5**0.5 * torch.nn.functional.normalize(vectors, dim=-1)).reshape(2, 6, 4).log_softmax(-1)
     texts = ([1, 2], [3])
     alone = [float(torch.nn.functional.ctc_loss(log, torch.tensor(t), (6,), (len(t),), reduction="sum")) for log, t in zip(logs, texts, strict=True)]
     assert float(spelling(vectors, [[1, 2], [3]])) == pytest.approx(sum(alone) / 3, rel=1e-5)
