@@ -17,6 +17,7 @@ from melcli.cli_options import Offline, Quiet, Verbose, finish, prepare
 from melcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from melcli.unified_recipe import UnifiedRecipe
     from melcli.vocoder_recipe import VocoderRecipe
 
 
@@ -98,12 +99,12 @@ def _train(asked: Asked, begun: Sequence[str], jobs: int = 1, only: Sequence[str
     """What both do, once each has made settings of its own (begun); the processes of several devices are all called `train`."""
     prepare(asked.quiet, asked.verbose, asked.offline)
     from melcli import launch
-    from melcli.recipe import VocoderRecipe, load
+    from melcli.recipe import UnifiedRecipe, VocoderRecipe, load
 
     settings = [*begun, *(asked.settings or []), *([] if asked.seed is None else [f"seed={asked.seed}"])]
     recipe = load(asked.recipe, settings)
-    if isinstance(recipe, VocoderRecipe):
-        _train_vocoder(asked, recipe, jobs > 1 or bool(only), needs_start)
+    if isinstance(recipe, VocoderRecipe | UnifiedRecipe):
+        _train_alone(asked, recipe, jobs > 1 or bool(only), needs_start)
         return
     if recipe.sweep is not None and not asked.print_config:
         _sweep(asked, settings, asked.out or Path("runs") / recipe.name, jobs, only)
@@ -135,24 +136,36 @@ def _train(asked: Asked, begun: Sequence[str], jobs: int = 1, only: Sequence[str
         print(result.folder)
 
 
-def _train_vocoder(asked: Asked, recipe: VocoderRecipe, swept: bool, needs_start: bool) -> None:
-    """By a recipe that has a `vocoder:`."""
+def _train_alone(asked: Asked, recipe: VocoderRecipe | UnifiedRecipe, swept: bool, needs_start: bool) -> None:
+    """By a recipe that has a `vocoder:` or a `unified:`."""
+    from melcli.recipe import VocoderRecipe
+
+    what = "a vocoder" if isinstance(recipe, VocoderRecipe) else "a unified encoder"
     if needs_start:
-        raise UsageError(f"{asked.recipe} trains a vocoder, which starts from nothing: use `melcli train`.")
+        begins = "starts from nothing" if isinstance(recipe, VocoderRecipe) else "starts from what its unified.speech.init says"
+        raise UsageError(f"{asked.recipe} trains {what}, which {begins}: use `melcli train`.")
     if swept:
         raise UsageError(f"--jobs and --only are for recipes with a sweep, which {asked.recipe} has not.")
     if asked.devices > 1:
-        raise UsageError(f"--devices {asked.devices}: {asked.recipe} trains a vocoder, which takes one device.")
+        raise UsageError(f"--devices {asked.devices}: {asked.recipe} trains {what}, which takes one device.")
     if asked.print_config:
         from melcli.config import dump_yaml
 
         print(dump_yaml(recipe), end="")
         return
-    from melcli.train_vocoder import train_vocoder
+    options = {"resume": asked.resume, "smoke": asked.smoke, "dry_run": asked.dry_run, "offline": asked.offline}
+    if isinstance(recipe, VocoderRecipe):
+        from melcli.train_vocoder import train_vocoder
 
-    result = train_vocoder(recipe, asked.out, resume=asked.resume, smoke=asked.smoke, dry_run=asked.dry_run, offline=asked.offline)
+        result = train_vocoder(recipe, asked.out, **options)
+        said = [f"{source} mel error {error:.4f}" for source, error in result.errors.items()] if result else []
+    else:
+        from melcli.train_unified import train_unified
+
+        result = train_unified(recipe, asked.out, **options)
+        said = [f"{source}: " + ", ".join(f"{n} {v:.1f} %" for n, v in found.items()) for source, found in result.recalls.items()] if result else []
     if result is not None:
-        console.note("; ".join(f"{source} mel error {error:.4f}" for source, error in result.errors.items()) or "not evaluated")
+        console.note("; ".join(said) or "not evaluated")
         print(result.folder)
 
 

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from melcli import config, registry
 from melcli.config import Config
+from melcli.unified_recipe import UnifiedRecipe
 from melcli.vocoder_recipe import VocoderRecipe
 
 TRAINING = "training.json"  # in a trained model's folder: what the training took
@@ -23,7 +24,8 @@ UNCOUNTED = {
 }  # in a recipe's digest
 
 
-TaskName = Literal["asr", "text", "tts", "continue", "answer"]
+TEXT_ALONE = ("text", "repeat", "instruct")  # tasks in which no speech is heard or said
+TaskName = Literal["asr", "text", "tts", "continue", "answer", "repeat", "instruct"]
 
 
 class Section(Config):
@@ -38,6 +40,9 @@ class Source(Section):
     weight: float | None = Field(None, gt=0, description="instead of repeat, for all sources or none: its share of the hours of an epoch")
     task: TaskName | None = Field(None, description="how its utterances become sequences; data.task unless given")
     text: str | None = Field(None, description="normaliser applied to its text; data.text unless given")
+    vectors: str | None = Field(
+        None, description="file of vectors (.safetensors, .npy) that an external encoder made of it, read instead of audio; see docs/tesu.md"
+    )
     augment: bool = Field(True, description="whether data.augment applies; shards were augmented when they were made and are never changed here")
 
     @model_validator(mode="after")
@@ -90,7 +95,7 @@ class DataSection(Section):
             raise ValueError(f"weights are shares of the whole: {weighted[0].source} has one, so give one to every source of train, or to none")
         if self.mix is not None and (found := next((e.source for e in self.train if e.weight is not None or e.repeat != 1), None)):
             raise ValueError(f"mix sets how often each source is drawn: take repeat or weight from {found}, or leave mix out")
-        if (weighted or self.mix) and (found := next((e.source for e in self.train if (e.task or self.task) == "text"), None)):
+        if (weighted or self.mix) and (found := next((e.source for e in self.train if (e.task or self.task) in TEXT_ALONE), None)):
             raise ValueError(f"weight and mix share out hours of speech, and {found} is text alone: use repeat")
         return self
 
@@ -267,10 +272,11 @@ class Recipe(Section):
 def load(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
     """A recipe by registered name or path with `key.sub=value` overrides applied. Raises ConfigError with file and line.
 
-    One with a `vocoder:` is a VocoderRecipe, which shares name, summary and seed with the others.
+    One with a `vocoder:` is a VocoderRecipe, one with a `unified:` a UnifiedRecipe, which share name, summary and seed with the others.
     """
     tree = read(name_or_path, overrides)
-    return config.validate(VocoderRecipe if "vocoder" in tree.data else Recipe, tree)  # type: ignore[type-var,return-value]
+    kind = VocoderRecipe if "vocoder" in tree.data else UnifiedRecipe if "unified" in tree.data else Recipe
+    return config.validate(kind, tree)  # type: ignore[type-var,return-value]
 
 
 def read(name_or_path: str, overrides: list[str] | None = None) -> config.Tree:

@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from melcli import config as yaml_config
 from melcli import console
+from melcli.data import written
 from melcli.data.batches import TrainingBatches, only
 from melcli.data.packing import BatchPlan
 from melcli.data.utterance import Utterance
@@ -38,8 +39,8 @@ class Run:
         self.out = out
         self.offline = offline
         t = recipe.train
-        reads = setup.reads_of(recipe.model, recipe.data.mel, offline)
-        self.data = setup.training_data(recipe.data, reads, offline, speaks=recipe.model.speech_output is not None)
+        self.front = setup.front_of(recipe.model, recipe.data.mel, offline)
+        self.data = setup.training_data(recipe.data, self.front, offline, speaks=recipe.model.speech_output is not None)
         self.started, self.processor = setup.build_model(recipe, self.data, self._tokenizer(resuming), offline)
         self.model, self.tokenizer = self.started.model, self.started.tokenizer
         self.groups = tune.choose(self.model, recipe.tune)
@@ -99,6 +100,8 @@ class Run:
         curriculum = self.recipe.train.curriculum
         if curriculum is None:
             return {}
+        if read := next((task for task in self.data.tasks if task in written.TASKS), None):
+            raise ConfigError(f"train.curriculum: task {read} reads texts, which have no seconds; leave it out")
         spec = self.processor.spec
         second = spec.rate if self.processor.reads == "wave" else spec.frame_rate
         lengths = zip(self.data.features.frames, self.data.features.said, strict=True)
@@ -135,6 +138,7 @@ class Run:
             "data": f"{len(self.data.features.utterances)} utterances, {self.data.hours:.2f} h an epoch"
             + (f", {said} of them to be said" if (said := self.data.said) else "")
             + (f", {texts} of them text alone" if (texts := self.data.tasks.count("text")) else "")
+            + (f", {unheard} of them read and not heard" if (unheard := sum(map(self.data.tasks.count, written.TASKS))) else "")
             + (f"; left out: {left_out}" if left_out else ""),
             "mel": f"{self.recipe.data.mel}: {self.processor.spec.frame_rate:g} frames/s, {self.processor.spec.n_mels} bins",
             "model": f"{count:,} parameters{sizes}; vocabulary {len(self.tokenizer)}",
@@ -203,7 +207,7 @@ class Run:
             disable_tqdm=True,
             save_strategy="steps",
         )
-        sets = setup.evaluation_sets(recipe.data, t.eval_limit, self.offline, speaks=self.model.speech_output is not None)
+        sets = setup.evaluation_sets(recipe.data, t.eval_limit, self.offline, speaks=self.model.speech_output is not None, front=self.front)
         trainer = SpeechTrainer(
             model=self.model,
             args=args,
@@ -279,7 +283,7 @@ def train(
 
 def _try_largest(run: Run) -> None:
     """One step with the largest batch: whether memory suffices is known before the training starts."""
-    setup.evaluation_sets(run.recipe.data, run.recipe.train.eval_limit, run.offline)
+    setup.evaluation_sets(run.recipe.data, run.recipe.train.eval_limit, run.offline, front=run.front)
     dataset = run.dataset()
     largest = run.plan.largest()
     run.plan.locate = lambda step: (0, largest)  # type: ignore[method-assign]

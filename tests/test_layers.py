@@ -9,7 +9,8 @@ import melcli
 
 PACKAGE = Path(melcli.__file__).parent
 LAYERS = (
-    {"__init__", "errors", "files", "torchaudio_guard", "registry", "hub", "config", "recipe", "vocoder_recipe", "console", "sweep"},
+    {"__init__", "errors", "files", "torchaudio_guard", "registry", "hub", "config", "recipe", "vocoder_recipe", "console", "sweep"}
+    | {"unified_recipe"},
     {"audio"},
     {"data"},
     {"models", "scoring"},
@@ -23,6 +24,8 @@ LAYERS = (
         "ray_pool",
         "featurize",
         "train",
+        "branches",
+        "train_unified",
         "train_vocoder",
         "training",
         "transcribe",
@@ -49,6 +52,7 @@ LAYERS = (
     {
         "cli",
         "cli_answer",
+        "cli_branches",
         "cli_continue",
         "cli_names",
         "cli_options",

@@ -58,7 +58,7 @@ def _speech(prefix: str, name: str, found: Sequence[tuple[Tensor, list[int] | No
     if not found:
         return {}
     return {
-        name: torch.cat([mel_TM.float() for mel_TM, _ in found]),
+        name: torch.cat([mel_TM.float() if mel_TM.is_floating_point() else mel_TM for mel_TM, _ in found]),
         f"{name}_lengths": torch.tensor([len(mel_TM) for mel_TM, _ in found]),
         f"{prefix}ctc_targets": torch.tensor([token for _, ids in found for token in ids or ()], dtype=torch.long),
         f"{prefix}ctc_lengths": torch.tensor([-1 if ids is None else len(ids) for _, ids in found]),

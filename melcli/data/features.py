@@ -142,7 +142,7 @@ class Joined:
     def _masked(self, mel_TM: Tensor, generator: torch.Generator | None) -> Tensor:
         from melcli.audio.augment import spec_augment
 
-        if self.spec_augment is None or generator is None:
+        if self.spec_augment is None or generator is None or not mel_TM.is_floating_point():  # text is not masked
             return mel_TM
         return spec_augment(mel_TM.float(), self.spec_augment, generator)
 

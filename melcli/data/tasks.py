@@ -13,7 +13,7 @@ SPEECH = "<|speech|>"
 SPOKEN = "<|spoken|>"
 TEXT = "<|text|>"  # in a prompt of tts: where the text goes; in one of continue and answer: where it is written
 ANSWER = "<|answer|>"  # written between a question and its answer
-ASKS = {"continue": "<|continue|>", "answer": "<|question|>"}  # what asks for them, unless a prompt says otherwise
+ASKS = {"continue": "<|continue|>", "answer": "<|question|>", "instruct": "<|instruct|>"}  # what asks for them, unless a prompt says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,16 @@ def asr(utterance: Utterance, prompt: str = SPEECH) -> list[Segment]:
 def tts(utterance: Utterance, prompt: str = TEXT) -> list[Segment]:
     """text ask -> [speech]. `prompt` says what stands around the text."""
     return [*_around(TEXT, Segment("text", False, utterance.text or "", own=True), prompt), Segment("speech", True)]
+
+
+def repeat(utterance: Utterance, prompt: str = SPEECH) -> list[Segment]:
+    """[text, through the encoder's text branch] ask -> the text: what `asr` is to a model that learns from text alone (TESU-LLM)."""
+    return asr(utterance, prompt)
+
+
+def instruct(utterance: Utterance, prompt: str = SPEECH) -> list[Segment]:
+    """[question, through the encoder's text branch] ask -> answer, which here is the utterance's text (see `question_and_answer`)."""
+    return asr(utterance, prompt)
 
 
 def continue_(utterance: Utterance, prompt: str = SPEECH) -> list[Segment]:

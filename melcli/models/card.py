@@ -18,18 +18,22 @@ def model_card(recipe: Recipe, model: SpeechLM, hours: float, steps: int, chosen
     measured = "\n".join(f"| `{name}` | {rate:.2f} |" for name, rate in rates.items()) or "| none | |"
     hears, speaks = config.speech_input["kind"] != "none", config.speech_output is not None
     llm = f"a {config.text_config.model_type} language model"
-    does = [f"log-mel frames go through `{config.speech_input['kind']}` into {llm}"] if hears else []
+    unified = config.speech_input["kind"] == "unified"
+    heard = (
+        "text in training and speech in use go through a unified encoder" if unified else f"log-mel frames go through `{config.speech_input['kind']}`"
+    )
+    does = [f"{heard} into {llm}"] if hears else []
     if speaks:
         does.append(f"text goes into {llm} and mel frames come out through `{config.speech_output['kind']}`")
     tags = [*(["automatic-speech-recognition"] if hears else []), *(["text-to-speech"] if speaks else [])]
     return f"""---
 library_name: melcli
 pipeline_tag: {tags[0]}
-tags: [{", ".join([*tags[1:], "speech", "mel-spectrogram", "encoder-free"])}]
+tags: [{", ".join([*tags[1:], "speech", "mel-spectrogram", *([] if unified else ["encoder-free"])])}]
 ---
 # {recipe.name}
 
-{recipe.summary[:1].upper()}{recipe.summary[1:]}. A speech language model without a speech encoder: {"; ".join(does)}.
+{recipe.summary[:1].upper()}{recipe.summary[1:]}. A speech language model{"" if unified else " without a speech encoder"}: {"; ".join(does)}.
 Made by melcli {__version__} with the `recipe.yaml` beside this file.
 
 | | |

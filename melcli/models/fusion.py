@@ -114,3 +114,5 @@ class Fusion(SpeechInput):
 def _checked(inputs: Any) -> None:
     if not isinstance(inputs, list | tuple) or len(inputs) < 2 or not all(isinstance(one, dict) for one in inputs):
         raise ConfigError("model.speech_input.inputs: a fusion needs a list of two or more inputs, each with its kind and options")
+    if any(one.get("kind") == "unified" for one in inputs):
+        raise ConfigError("model.speech_input.inputs: unified gives as many positions whatever the length, and can be fused with nothing")

@@ -85,6 +85,8 @@ class SpeechLMProcessor(ProcessorMixin):
     def features(self, waves: Sequence[Tensor]) -> list[Tensor]:
         """mel_TM (or samples [S, 1]) of each waveform at the spec's rate; shorter than a window is filled with zeros."""
         spec = self.spec
+        if self.reads == "vectors":
+            raise ConfigError("this model has no speech branch: it reads vectors that another program's encoder made; see `melcli branches`")
         waves = [torch.nn.functional.pad(w, (0, spec.span - len(w))) if len(w) < spec.span else w for w in waves]
         return [w[:, None] for w in waves] if self.reads == "wave" else log_mel_many(spec, waves)
 

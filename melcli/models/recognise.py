@@ -19,6 +19,7 @@ from melcli.models.speech_lm import SpeechLM
 
 TOKENS_PER_SECOND = 12  # nobody speaks faster in a vocabulary of hundreds; one token a character at the worst
 SPARE_TOKENS = 16
+MOST_TOKENS = 256  # of an utterance of which only vectors are known
 BATCH_TOKENS = 6000  # positions prefilled at once
 
 
@@ -44,16 +45,22 @@ def batch_budget(strategy: Greedy | Sample | Beam | None, budget: int = BATCH_TO
 
 
 def decode_batch(
-    model: SpeechLM, processor: SpeechLMProcessor, features: Sequence[Tensor], strategy: Greedy | Sample | Beam | None = None
+    model: SpeechLM,
+    processor: SpeechLMProcessor,
+    features: Sequence[Tensor],
+    strategy: Greedy | Sample | Beam | None = None,
+    task: str = "asr",
 ) -> list[Hypothesis]:
-    """A hypothesis for each mel_TM of one batch."""
+    """A hypothesis for each mel_TM of one batch. task: whose prompt is read."""
     second = processor.spec.rate if processor.reads == "wave" else processor.spec.frame_rate
+    if not features[0].is_floating_point():  # characters of a text
+        second = TOKENS_PER_SECOND
     return decode(
         model,
-        processor.prompts([len(f) for f in features]),
+        processor.prompts([len(f) for f in features], task),
         torch.cat(list(features)).to(model.device),
         torch.tensor([len(f) for f in features], device=model.device),
-        [token_limit(len(f) / second) for f in features],
+        [MOST_TOKENS if processor.reads == "vectors" else token_limit(len(f) / second) for f in features],
         strategy,
         processor.drafts,
         processor.spell,
@@ -67,9 +74,10 @@ def recognise(
     strategy: Greedy | Sample | Beam | None = None,
     rows: int | None = None,
     budget: int = BATCH_TOKENS,
+    task: str = "asr",
 ) -> list[Hypothesis]:
-    """A hypothesis for each mel_TM."""
+    """A hypothesis for each mel_TM. task: whose prompt is read."""
     found: dict[int, Hypothesis] = {}
     for batch in by_length([processor.patches(len(f)) for f in features], batch_budget(strategy, budget), rows):
-        found |= zip(batch, decode_batch(model, processor, [features[i] for i in batch], strategy), strict=True)
+        found |= zip(batch, decode_batch(model, processor, [features[i] for i in batch], strategy, task), strict=True)
     return [found[i] for i in range(len(features))]

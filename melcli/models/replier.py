@@ -26,10 +26,11 @@ from melcli.models.hardware import pick_device, pick_dtype
 from melcli.models.hypothesis import Hypothesis
 from melcli.models.noise import seed_of
 from melcli.models.processor import SpeechLMProcessor
-from melcli.models.recognise import batch_budget, by_length, token_limit
+from melcli.models.recognise import TOKENS_PER_SECOND, batch_budget, by_length, token_limit
 from melcli.models.speaker import Spoken, speak_all, speak_streaming
 from melcli.models.speaking import Prompt
 from melcli.models.speech_lm import SpeechLM
+from melcli.models.unified_input import Unified
 
 TASKS = ("continue", "answer")
 Task = Literal["continue", "answer"]
@@ -82,6 +83,8 @@ class Replier:
     """spec: of its mel. speaks: whether it says replies aloud. tasks: those of `continue` and `answer` that it has learnt.
 
     prompt_seconds: what it hears of speech that it continues. last: what `stream` gave.
+    A model that learnt `instruct` from text alone answers outright: what it heard is what it repeats when it is asked to, and empty where it has not
+    learnt that either. It takes questions in writing, too (`melcli.data.written.codes_of`), which go through its encoder's text branch.
     """
 
     def __init__(self, model: SpeechLM, processor: SpeechLMProcessor) -> None:
@@ -89,7 +92,8 @@ class Replier:
         self.processor = processor
         self.spec: MelSpec = processor.spec
         self.speaks = model.speech_output is not None
-        self.tasks = tuple(task for task in TASKS if task in model.config.prompts)
+        self.outright = "instruct" in model.config.prompts and "answer" not in model.config.prompts
+        self.tasks = tuple(task for task in TASKS if task in model.config.prompts or (task == "answer" and self.outright))
         self.prompt_seconds: float = model.config.prompt_seconds
         self.last: Reply | None = None
         if not self.tasks:
@@ -111,6 +115,10 @@ class Replier:
         """Raises UsageError for what cannot be replied to: a task that it has not learnt, a prompt that is too short or too long, silence."""
         if task not in self.tasks:
             raise UsageError(f"this model has not learnt the task '{task}', but {', '.join(self.tasks)}")
+        if not wave_or_mel.is_floating_point():
+            if not isinstance(self.model.speech_input, Unified):
+                raise UsageError("this model hears, and was given a text: only one whose speech input is unified reads")
+            return
         wave = wave_or_mel.dim() == 1
         if not wave and self.processor.reads == "wave":
             raise UsageError("this model hears waveforms, and was given a mel")
@@ -177,6 +185,8 @@ class Replier:
 
     def _draft(self, wave_or_mel: Tensor, task: Task) -> _Draft:
         self.check(wave_or_mel, task)
+        if not wave_or_mel.is_floating_point():
+            return _Draft(wave_or_mel, [])
         samples = round(self.prompt_seconds * self.spec.rate)
         if wave_or_mel.dim() == 1:
             return _Draft(self.processor.features([wave_or_mel[:samples] if task == "continue" else wave_or_mel])[0], [])
@@ -184,6 +194,11 @@ class Replier:
 
     def _hear(self, drafts: Sequence[_Draft], task: Task, max_seconds: float | None) -> None:
         """What was heard; of `continue` with all that follows, which is one text."""
+        if task == "answer" and self.outright:
+            repeats = "repeat" in self.model.config.prompts
+            for draft, found, _ in self._write(drafts, "repeat", [token_limit(self._seconds(draft)) for draft in drafts]) if repeats else ():
+                draft.heard = self.processor.text(found.tokens)
+            return
         if task == "answer":
             between = self._separator()
             for draft, found, _ in self._write(drafts, task, [token_limit(self._seconds(draft)) for draft in drafts], between[:1]):
@@ -207,10 +222,11 @@ class Replier:
         return self.processor.tokenizer(ANSWER, add_special_tokens=False)["input_ids"]
 
     def _write(
-        self, drafts: Sequence[_Draft], task: Task, limits: Sequence[int], stops: Sequence[int] = (), listens: bool = True
+        self, drafts: Sequence[_Draft], task: Task | Literal["repeat"], limits: Sequence[int], stops: Sequence[int] = (), listens: bool = True
     ) -> Iterator[tuple[_Draft, Hypothesis, str]]:
         """What follows what each has written and, where it listens, what its CTC head hears, which is a draft of that; in batches of like length."""
-        prompts = [self.processor.prompts([len(draft.features)], task)[0] + draft.ids for draft in drafts]
+        asked = "instruct" if task == "answer" and self.outright else task
+        prompts = [self.processor.prompts([len(draft.features)], asked)[0] + draft.ids for draft in drafts]
         for batch in by_length(list(map(len, prompts)), batch_budget(None)):
             heard: list[list[int]] = []
 
@@ -231,6 +247,8 @@ class Replier:
                 yield drafts[i], found[place], self.processor.text(heard[place]) if heard else ""
 
     def _seconds(self, draft: _Draft) -> float:
+        if not draft.features.is_floating_point():
+            return len(draft.features) / TOKENS_PER_SECOND  # of a text: a token a character at the worst
         return len(draft.features) / (self.spec.rate if self.processor.reads == "wave" else self.spec.frame_rate)
 
     # --- speech ----------------------------------------------------------------------------------------------------------------------------

@@ -38,12 +38,14 @@ def respace(x_FM: Tensor, lengths_U: Tensor, slots_U: Tensor) -> Tensor:
 class SpeechInput(nn.Module):
     """Base of all speech inputs.
 
-    reads: `mel` frames, samples of the waveform (`wave`) or `nothing`. stride: frames (or samples) from one patch to the next.
+    reads: `mel` frames, samples of the waveform (`wave`), `vectors` that were made before, or `nothing`. stride: frames (or samples) from one patch
+    to the next. fixed: beginnings of names of parameters that stay as they are unless a recipe's tune.keep says otherwise.
     forward(features, lengths_U) -> x_PD, patches_U.
     """
 
     stride: int
     reads: str = "mel"
+    fixed: tuple[str, ...] = ()
 
     @property
     def subsampling(self) -> Subsampling:
@@ -61,6 +63,10 @@ class SpeechInput(nn.Module):
 
     def load_pretrained(self, options: dict[str, Any], offline: bool = False) -> None:
         """Take the weights that a recipe's options (without `kind`) name. Raises ConfigError."""
+
+    def blank(self, bins: int) -> Tensor:
+        """Features of silence, a few patches of it. bins: of the mel."""
+        return torch.zeros(8 * self.stride, bins if self.reads == "mel" else 1)
 
     def bind(self, spec: MelSpec) -> None:
         """Told the mel that features are made with, or whose rate waveforms have. Raises ConfigError where they cannot be read."""

@@ -168,9 +168,8 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         bins, device = self.config.mel_spec.n_mels, h_BLD.device
         zero = h_BLD.new_zeros(()).float()
         if speech and self.speech_input.reads != "nothing":
-            frames = 8 * self.speech_input.stride
-            silence = torch.zeros(frames, bins if self.speech_input.reads == "mel" else 1, device=device)
-            zero = zero + 0.0 * self.speech_input(silence, torch.tensor([frames], device=device))[0].float().sum()
+            silence = self.speech_input.blank(bins).to(device)
+            zero = zero + 0.0 * self.speech_input(silence, torch.tensor([len(silence)], device=device))[0].float().sum()
         if spoken and self.speech_output is not None:
             frames_U = torch.tensor([self.speech_output.stride], device=device)
             silence = torch.zeros(self.speech_output.stride, bins, device=device)

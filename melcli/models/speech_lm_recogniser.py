@@ -18,6 +18,7 @@ from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recognise import batch_budget, by_length, decode_batch
 from melcli.models.recogniser import Recognised
 from melcli.models.speech_lm import SpeechLM
+from melcli.models.unified_input import Unified
 
 
 class SpeechLMRecogniser:
@@ -37,17 +38,25 @@ class SpeechLMRecogniser:
     ) -> tuple[SpeechLMRecogniser, dict[str, str]]:
         """The model of a folder, and what was decided for it. Raises CheckpointError and UsageError."""
         model, processor = checkpoint.load(folder, dtype=dtype, device=device)
+        if processor.reads == "vectors":
+            raise UsageError(
+                f"--model {folder}: it has no speech branch, only vectors that another program's encoder made go in; "
+                "`melcli branches --vectors NAME=FILE` scores those"
+            )
         strategy, decoding = choose_strategy(model, beam, ctc_weight)
         spec = processor.spec
         count = sum(p.numel() for p in model.parameters())
+        if processor.reads == "mel":
+            given, places = f"{spec.rate} Hz, {spec.n_mels} bins, {spec.frame_rate:g} frames/s", spec.frame_rate / processor.stride
+        else:
+            given, places = f"{spec.rate} Hz waveform", spec.rate / processor.stride
+        fixed = isinstance(model.speech_input, Unified)
         decisions = {
             "model": f"{count / 1e6:.1f} M parameters, {model.config.text_config.model_type} backbone, {model.config.speech_input['kind']}",
             "attention": f"{model.llm.config._attn_implementation}; speech {model.config.speech_attention}",
             "decoding": decoding,
             "batch": f"{rows} utterances, as asked" if rows else f"auto: utterances of like length, up to {batch_budget(strategy)} positions",
-            "mel": f"{spec.rate} Hz, {spec.n_mels} bins, {spec.frame_rate:g} frames/s; {spec.rate / spec.hop_length / processor.stride:g} positions/s"
-            if processor.reads == "mel"
-            else f"{spec.rate} Hz waveform; {spec.rate / processor.stride:g} positions/s",
+            "mel": f"{given}; {f'{model.speech_input.tokens} positions an utterance' if fixed else f'{places:g} positions/s'}",
         }
         return cls(model, processor, strategy, rows), decisions
 

@@ -155,6 +155,8 @@ def speaking(section: ModelSection, tokenizer: Any) -> dict[str, Any]:
 def speech_config(recipe: Recipe, text_config: PretrainedConfig, pad: int, prompt: str, stops: list[int], alphabet: str | None, **more: Any):
     """The SpeechLMConfig of a recipe around a backbone. more: fields that the recipe leaves open, as the model begun from has them."""
     section = recipe.model
+    if "instruct" in (prompts := more.get("prompts") or {}) and {"repeat", "asr"} & {*recipe.tasks}:
+        more["prompts"] = {**prompts, "repeat": prompt}  # what a spoken question was heard as
     text_config.use_cache = True
     text_config.pad_token_id = pad
     text_config.eos_token_id = stops[0] if len(stops) == 1 else stops

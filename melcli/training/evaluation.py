@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from melcli import launch
+from melcli.data import written
 from melcli.data.batches import read_item
 from melcli.data.collate import Item, pack
 from melcli.data.features import Joined, WaveFeatures
@@ -38,18 +39,18 @@ SEED = 1  # of the pre-net's dropout, the same at every evaluation
 class Evaluation:
     """Evaluates sets of utterances; features are computed once and kept. Of several processes each evaluates its share.
 
-    Those of task asr are decoded and their WER is counted. Those of task tts are said with the true frames before each patch given, every
-    distribution at its mean, and the mean distance from the true frames is measured in dB. So are those of continue and answer, the true text given
-    as well, and of that the mean cross entropy in nats a token.
+    Those of task asr, and those that are read in its place, are decoded and their WER is counted. Those of task tts are said with the true frames
+    before each patch given, every distribution at its mean, and the mean distance from the true frames is measured in dB. So are those of continue
+    and answer, the true text given as well, and of that the mean cross entropy in nats a token.
     """
 
     def __init__(self, sets: dict[str, EvaluationSet], processor: SpeechLMProcessor, data: DataSection) -> None:
         self.processor = processor
-        self.heard = {name: _Heard(one, processor) for name, one in sets.items() if one.task == "asr"}
+        self.heard = {name: _Heard(one, processor) for name, one in sets.items() if one.task in ("asr", *written.TASKS)}
         trim = Trim.model_validate(data.trim_silence) if data.trim_silence else None
-        spoken, written = ({name: one for name, one in sets.items() if name.endswith(suffix)} for suffix in (measures.MEL, measures.NATS))
+        spoken, texts = ({name: one for name, one in sets.items() if name.endswith(suffix)} for suffix in (measures.MEL, measures.NATS))
         self.said = {name: _Said(_items(one, processor, data, trim), processor) for name, one in spoken.items()}
-        self.written = {name: _Written(_items(one, processor, data, trim, aloud=False), processor) for name, one in written.items()}
+        self.written = {name: _Written(_items(one, processor, data, trim, aloud=False), processor) for name, one in texts.items()}
         self.order = list(sets)
 
     def __call__(self, model: SpeechLM, strategy: Greedy | Beam | None = None) -> dict[str, float]:
@@ -75,13 +76,18 @@ class _Heard:
 
     def __init__(self, one: EvaluationSet, processor: SpeechLMProcessor) -> None:
         self.processor = processor
+        self.task = "instruct" if one.task == "instruct" else "asr"
         self.clean = normalize.get(one.text)
         own = _own(one.utterances)
-        self.features = [processor.features([load_utterance(u, processor.spec.rate)])[0].half() for u in own]
+        if one.features is None:
+            self.features = [processor.features([load_utterance(u, processor.spec.rate)])[0].half() for u in own]
+        else:
+            self.features = [one.features.get(i, None) for i in _own(range(len(one.utterances)))]
         self.references = [self.clean(u.text or "") for u in own]
 
     def __call__(self, model: SpeechLM, strategy: Greedy | Beam | None) -> tuple[list[str], list[str]]:
-        hypotheses = recognise(model, self.processor, [f.float() for f in self.features], strategy)
+        features = [f.float() if f.is_floating_point() else f for f in self.features]
+        hypotheses = recognise(model, self.processor, features, strategy, task=self.task)
         return self.references, [self.clean(self.processor.text(h.tokens)) for h in hypotheses]
 
 

@@ -18,7 +18,7 @@ def named(source: str, task: str, speaks: bool = True) -> list[str]:
     """The names of evaluation sets of a source: with their measure where that is not WER. speaks: whether replies are said aloud."""
     if task in ("continue", "answer"):
         return [source + NATS, *([source + MEL] if speaks else [])]
-    return [source + MEL if task == "tts" else source]
+    return [source + MEL if task == "tts" else f"{source} [{task}]" if task in ("repeat", "instruct") else source]
 
 
 def _suffix(name: str) -> str:

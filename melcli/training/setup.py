@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 from melcli import registry
 from melcli.audio.augment import Augment, SpecAugment
 from melcli.audio.mel_spec import MelSpec, preset
+from melcli.data import written
 from melcli.data.features import FeatureSource, Joined, ShardFeatures, TextFeatures, WaveFeatures
 from melcli.data.manifest import fingerprint, read_source
 from melcli.data.mixing import repeats as mixed
@@ -31,12 +32,13 @@ from melcli.models.chat import PLAIN
 from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN
 from melcli.models.normalise import GlobalNorm
 from melcli.models.processor import SpeechLMProcessor
-from melcli.models.speech_input import build_speech_input, settle_speech_input, speech_input_class
+from melcli.models.speech_input import SpeechInput, build_speech_input, settle_speech_input, speech_input_class
 from melcli.models.start import Started, from_nothing, identify, prompt_tokens, speaking_tokens, start, task_prompts, tokens_of
 from melcli.models.tokenizer import train_tokenizer
 from melcli.recipe import DataSection, ModelSection, Recipe
 from melcli.scoring import normalize
 from melcli.training import measures
+from melcli.training.unheard import unheard
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -86,13 +88,15 @@ def _keep(utterance: Utterance, data: DataSection, text: str, task: str) -> str 
     return None
 
 
-def training_data(data: DataSection, reads: str, offline: bool = False, speaks: bool = True) -> TrainingData:
-    """All training sources, read and filtered. reads: what the speech input takes, `mel` or `wave`. speaks: whether replies are said aloud."""
+def training_data(data: DataSection, front: SpeechInput, offline: bool = False, speaks: bool = True) -> TrainingData:
+    """All training sources, read and filtered. front: the speech input, whatever its weights. speaks: whether replies are said aloud."""
+    reads = front.reads
     spec = preset(data.mel)
     root = Path(data.root)
     augment = _options(Augment, data.augment, "data.augment")
     sources: list[FeatureSource] = []
     tasks: list[str] = []
+    features: FeatureSource
     left_out: dict[str, int] = {}
     hours: list[float] = []
     trim = _options(Trim, data.trim_silence, "data.trim_silence")
@@ -100,6 +104,12 @@ def training_data(data: DataSection, reads: str, offline: bool = False, speaks: 
         source = locate(entry.source, root)
         task = entry.task or data.task
         clean = normalize.get(entry.text or data.text)
+        if task in written.TASKS or entry.vectors or (reads == "vectors" and task == "asr"):
+            features = unheard(entry, source, task, clean, front, root=root, offline=offline)
+            hours.append(0.0)
+            sources.append(features)
+            tasks += [task] * len(features.utterances)
+            continue
         form = "mel" if task == "tts" else reads
         shards = _shards(source, spec, data)
         if shards is not None and form == "wave":
@@ -116,7 +126,6 @@ def training_data(data: DataSection, reads: str, offline: bool = False, speaks: 
         chosen = [with_text(utterances[i], texts[i]) for i in kept]
         if task == "answer":
             chosen = [with_answer(u, clean(str(u.extra["answer"]))) for u in chosen]
-        features: FeatureSource
         if task == "text":
             features = TextFeatures(chosen)
         elif shards:
@@ -132,8 +141,11 @@ def training_data(data: DataSection, reads: str, offline: bool = False, speaks: 
         sources.append(features)
         tasks += [task] * len(kept)
     spec_augment = _options(SpecAugment, data.spec_augment, "data.spec_augment")
-    if reads == "wave" and spec_augment:
-        raise ConfigError("data.spec_augment masks mel features, and model.speech_input reads waveforms: leave it out")
+    if reads in ("wave", "vectors") and spec_augment:
+        what = "waveforms" if reads == "wave" else "vectors made elsewhere"
+        raise ConfigError(f"data.spec_augment masks mel features, and model.speech_input reads {what}: leave it out")
+    if (mixed_in := next((task for task in tasks if task in written.TASKS), None)) and reads != "vectors" and "asr" in tasks:
+        raise ConfigError(f"data.train: task {mixed_in} reads text and task asr audio: one training has one of them")
     joined = Joined(sources, spec_augment)
     if not joined.utterances:
         raise ConfigError("data.train holds no utterance that can be trained on; see data.min_seconds and data.max_seconds")
@@ -174,22 +186,31 @@ def with_text(utterance: Utterance, text: str) -> Utterance:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Utterances that are evaluated with, their task (not `text`) and the normaliser of their text."""
+    """Utterances that are evaluated with, their task (not `text`) and the normaliser of their text. features: of what is not heard."""
 
     utterances: list[Utterance]
     task: str
     text: str
+    features: FeatureSource | None = None
 
 
-def evaluation_sets(data: DataSection, limit: int, offline: bool = False, speaks: bool = True) -> dict[str, EvaluationSet]:
+def evaluation_sets(
+    data: DataSection, limit: int, offline: bool = False, speaks: bool = True, front: SpeechInput | None = None
+) -> dict[str, EvaluationSet]:
     """What is evaluated with, by source and measure, spread evenly over each source where there is more than `limit`.
 
-    speaks: whether replies are said aloud.
+    speaks: whether replies are said aloud. front: the speech input, where it may be unified.
     """
     sets: dict[str, EvaluationSet] = {}
     root = Path(data.root)
     for entry in data.eval:
         task, source = entry.task or data.task, locate(entry.source, root)
+        if task in written.TASKS or entry.vectors or (front is not None and front.reads == "vectors"):
+            clean = normalize.get(entry.text or data.text)
+            features = unheard(entry, source, task, clean, front, root=root, offline=offline, limit=limit, key="data.eval")
+            unread = EvaluationSet(list(features.utterances), task, entry.text or data.text, features)
+            sets |= dict.fromkeys(measures.named(entry.source, task), unread)
+            continue
         if is_remote(source) or Path(source, SUMMARY).exists():
             raise ConfigError(f"data.eval: {entry.source} holds features, and evaluation reads audio: give the source they were made of")
         found = [u for u in read_source(source, root=root, offline=offline) if u.text and (u.duration or 0) <= data.max_seconds]
@@ -255,6 +276,9 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
         mel_FM = torch.cat([mel_TM.double() for _, mel_TM in sample_heard(data) or sample_said(data)])
         for norm in norms:
             norm.set(mel_FM.mean(0).float(), mel_FM.std(0).float())
+    if getattr(model.speech_input, "measures_text", False) and "speech_input.normalise.text_mean_VW" in fresh:
+        texts = [source.heard for source in data.features.sources if isinstance(source, written.WrittenFeatures)]
+        model.speech_input.measure_text([text for heard in texts for text in heard][:STATISTICS_UTTERANCES])
     if any(name.startswith("speech_output.") for name in fresh):
         measure_output(started, data)
     return started, SpeechLMProcessor.of(model.config, started.tokenizer, model.speech_input, model.speech_output)
@@ -325,10 +349,10 @@ def _sample(indices: Sequence[int], read: Callable[[int], torch.Tensor | None]) 
     return found
 
 
-def reads_of(model: ModelSection, mel: str, offline: bool = False) -> str:
-    """What the recipe's speech input takes, `mel` or `wave`, found without giving it memory. Raises ConfigError where it cannot read this mel."""
+def front_of(model: ModelSection, mel: str, offline: bool = False) -> SpeechInput:
+    """The recipe's speech input without memory behind it. Raises ConfigError where it cannot read this mel."""
     spec = preset(mel)
     with torch.device("meta"):
         speech_input = build_speech_input(settle_speech_input(model.speech_input, offline), 8, spec.n_mels)
     speech_input.bind(spec)
-    return speech_input.reads
+    return speech_input

@@ -48,7 +48,8 @@ def choose(model: SpeechLM, tune: TuneSection) -> list[Group]:
     groups: dict[str, Group] = {}
     for name, parameter in named(model):
         frozen = freeze(name)
-        parameter.requires_grad_(keep(name) or (not frozen and _trains(name, tune, layers)))
+        fixed = name.startswith(tuple(f"speech_input.{part}" for part in model.speech_input.fixed))
+        parameter.requires_grad_(keep(name) or (not frozen and not fixed and _trains(name, tune, layers)))
         group = groups.setdefault(group_of(name), Group(group_of(name)))
         group.total += parameter.numel()
         group.trains += parameter.numel() * parameter.requires_grad

@@ -362,6 +362,10 @@ TESTED = {
         "--verbose",
     },
     "doctor": {"--quiet", "--verbose"},
+    "branches": {  # in test_branches.py
+        *("--model", "--vectors", "--protocol", "--text", "--limit", "--format", "--out", "--device", "--dtype", "--root", "--offline"),
+        *("--quiet", "--verbose"),
+    },
     "synthesize": {  # in test_synthesize.py
         "--text-file",
         "--out",
