@@ -88,8 +88,7 @@ class Asked:
     @property
     def voicing(self) -> dict[str, Any]:
         """How a model speaks."""
-        temperature = 1.0 if self.temperature is None else self.temperature
-        return {"vocoder": self.vocoder or "auto", "temperature": temperature, "seed": self.seed or 0}
+        return {"vocoder": self.vocoder or "auto", "temperature": self.temperature, "seed": self.seed or 0}
 
 
 def run(asked: Asked, load: Callable[[str], Transcriber]) -> tuple[list[tuple[str, str]], int]:

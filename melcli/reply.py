@@ -79,7 +79,7 @@ class Responder:
         vocoder: Vocoder | None = None,
         decisions: dict[str, str] | None = None,
         *,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         seed: int = 0,
         max_seconds: float | None = None,
     ) -> None:
@@ -89,7 +89,8 @@ class Responder:
         self.vocoder = vocoder
         self.decisions = decisions or {}
         self.prompt_seconds = replier.prompt_seconds
-        self.options = {"speak": vocoder is not None, "temperature": temperature, "seed": seed, "max_seconds": max_seconds}
+        freely = replier.temperature if temperature is None else temperature
+        self.options = {"speak": vocoder is not None, "temperature": freely, "seed": seed, "max_seconds": max_seconds}
         self.last: Replied | None = None
 
     @classmethod
@@ -100,7 +101,7 @@ class Responder:
         *,
         speak: bool,
         vocoder: str = "auto",
-        temperature: float = 1.0,
+        temperature: float | None = None,
         seed: int = 0,
         max_seconds: float | None = None,
         device: str = "auto",
@@ -109,7 +110,7 @@ class Responder:
     ) -> Responder:
         """A model by name, folder or hub id, with a vocoder that reads its mel where it is to speak.
 
-        temperature: of what is drawn for the voice; 0 is the mean. Raises CheckpointError where the model was not trained for the task, UsageError
+        temperature: of what is drawn for the voice, the model's own unless given; 0 is the mean. Raises CheckpointError where the model was not trained for the task, UsageError
         where it does not speak and is to.
         """
         from melcli.models.replier import Replier

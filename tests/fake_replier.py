@@ -25,6 +25,7 @@ class FakeReplier:
     speaks: bool = True
     tasks: tuple[str, ...] = ("continue", "answer")
     prompt_seconds: float = 3.0
+    temperature: float = 1.0
     knows: dict[float, tuple[str, str]] = field(default_factory=dict)
     asked: list[dict[str, Any]] = field(default_factory=list)
     loaded: list[dict[str, Any]] = field(default_factory=list)

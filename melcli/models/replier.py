@@ -95,6 +95,7 @@ class Replier:
         self.outright = "instruct" in model.config.prompts and "answer" not in model.config.prompts
         self.tasks = tuple(task for task in TASKS if task in model.config.prompts or (task == "answer" and self.outright))
         self.prompt_seconds: float = model.config.prompt_seconds
+        self.temperature: float = model.config.speak_temperature
         self.last: Reply | None = None
         if not self.tasks:
             able = [*(["transcribe"] if processor.reads != "nothing" else []), *(["speak"] if self.speaks else [])]
