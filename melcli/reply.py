@@ -110,8 +110,8 @@ class Responder:
     ) -> Responder:
         """A model by name, folder or hub id, with a vocoder that reads its mel where it is to speak.
 
-        temperature: of what is drawn for the voice, the model's own unless given; 0 is the mean. Raises CheckpointError where the model was not trained for the task, UsageError
-        where it does not speak and is to.
+        temperature: of what is drawn for the voice, the model's own unless given; 0 is the mean. Raises CheckpointError where the model was not
+        trained for the task, UsageError where it does not speak and is to.
         """
         from melcli.models.replier import Replier
 

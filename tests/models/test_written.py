@@ -18,6 +18,12 @@ def greedily(model, ids: list[int], tokens: int, **speech: torch.Tensor) -> list
     return [token for token in found if token not in model.config.stop_token_ids]
 
 
+def begins(answer: tuple[str, str], text: str) -> bool:
+    """Whether an answer begins so; one that was ended for its repetitions holds these once."""
+    found, reason = answer
+    return found.startswith(text) or (reason == "repetition" and found != "" and text.startswith(found))
+
+
 def test_the_question_stands_where_the_model_would_have_written_it() -> None:
     model, processor = make_replier()
     questions, generator = ["one two", "the cat sat on the mat", "five"], torch.Generator().manual_seed(5)
@@ -29,8 +35,8 @@ def test_the_question_stands_where_the_model_would_have_written_it() -> None:
         own = [*processor.tokenizer(question, add_special_tokens=False)["input_ids"], tail]
         (features,) = processor.features([waves[i]])
         heard = {"speech": features, "speech_lengths": torch.tensor([len(features)])}
-        assert alone[i][0].startswith(processor.text(greedily(model, [*processor.prompts([0], "answer")[0], *own], 4)))
-        assert beside[i][0].startswith(processor.text(greedily(model, [*processor.prompts([len(features)], "answer")[0], *own], 4, **heard)))
+        assert begins(alone[i], processor.text(greedily(model, [*processor.prompts([0], "answer")[0], *own], 4)))
+        assert begins(beside[i], processor.text(greedily(model, [*processor.prompts([len(features)], "answer")[0], *own], 4, **heard)))
 
 
 def test_alone_it_hears_nothing_and_order_does_not_matter() -> None:
