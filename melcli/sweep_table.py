@@ -104,7 +104,8 @@ def write_tables(members: Sequence[Member], out: Path, failures: Mapping[str, st
 def sets(found: Sequence[Outcome]) -> list[str]:
     """The evaluation sets' names, in the recipes' order."""
     recipes = [one.member.recipe for one in found]
-    return list(dict.fromkeys(measures.named(entry.source, entry.task or r.data.task) for r in recipes for entry in r.data.eval))
+    named = (measures.named(e.source, e.task or r.data.task, r.model.speech_output is not None) for r in recipes for e in r.data.eval)
+    return list(dict.fromkeys(name for names in named for name in names))
 
 
 def _heading(name: str) -> str:
