@@ -105,6 +105,7 @@ BUILT_IN = (
     Entry("task", "answer", "melcli.data.tasks:answer", "a spoken question in; question and answer in text, and the answer in speech, out"),
     Entry("task", "text", "melcli.data.tasks:text", "text alone: plain language modelling"),
     Entry("model", "tiny-en", "assets/tiny-en", "English read speech and digit strings; ships with melcli, trained by recipe tiny-en", "Apache-2.0"),
+    Entry("model", "tiny-voice", "assets/tiny-voice", "a synthetic English voice; ships with melcli, trained by recipe tiny-voice", "Apache-2.0"),
     _corpus("librispeech", "English audio books, 960 h; librispeech:train-clean-100 and so on", "CC BY 4.0"),
     _corpus("digits", "free spoken digit data set; digits:train, digits:test", "CC BY-SA 4.0"),
     _corpus("speechocean762", "English read by Mandarin speakers; speechocean762:train, :dev", "free for any use"),

@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from melcli import registry
 from melcli.audio.vocoder import Vocoder, load_vocoder
 from melcli.audio.writer import AudioWriter
 from melcli.data.passages import paragraphs
 from melcli.data.speakable import Piece, passages
-from melcli.errors import AudioError, CheckpointError, UsageError
+from melcli.errors import AudioError, UsageError
 from melcli.models.hardware import keep_freed_memory, pick_device, pick_dtype
 
 if TYPE_CHECKING:
@@ -131,8 +130,6 @@ class Synthesizer:
         """
         where, why_device = pick_device(device)
         kind, why_dtype = pick_dtype(dtype, where)
-        if model == DEFAULT_MODEL and model not in registry.names("model"):
-            raise CheckpointError(f"--model {model}: this version of melcli has no voice in the box yet; give a trained model's folder or hub id.")
         from melcli.models.speaker import Speaker
 
         if where == "cpu":

@@ -34,7 +34,6 @@ def speaker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeSpeaker:
     module = types.ModuleType("melcli.models.speaker")
     module.Speaker, module.VoicePrompt, module.Spoken = fake, fake_speaker.VoicePrompt, fake_speaker.Spoken  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(synthesize, "DEFAULT_MODEL", "")  # whether it is registered is another test's
     loader = synthesize.load_vocoder
     monkeypatch.setattr(synthesize, "load_vocoder", lambda name, spec, **o: Hum(spec) if name == "auto" else loader(name, spec, **o))
     monkeypatch.chdir(tmp_path)
@@ -287,17 +286,6 @@ def test_bad_input(melcli: Melcli, speaker: FakeSpeaker, arguments: list[str], e
     assert ran.code == 2 and ran.out == "", ran
     assert ran.err.startswith(f"error: {expected}") and ran.err.count("\n") == 1
     assert files() == before and not Path("out").exists()
-
-
-def test_without_a_voice_in_the_box(melcli: Melcli, tmp_path: Path) -> None:
-    if "tiny-voice" in registry.names("model"):
-        pytest.skip("there is one")
-    ran = melcli("synthesize", "hi", "-o", tmp_path / "a.wav")
-    assert (
-        ran.code == 2
-        and ran.err.startswith("error: --model tiny-voice: this version of melcli has no voice in the box yet")
-        and ran.err.count("\n") == 1
-    )
 
 
 def test_a_place_that_cannot_be_written(melcli: Melcli, speaker: FakeSpeaker) -> None:
