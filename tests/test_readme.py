@@ -17,7 +17,6 @@ from melcli.audio import io
 from tests.cli import mirror
 from tests.reply_maker import save_replier
 from tests.training.llm_makers import qwen3
-from tests.voice_maker import save_voice
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIPS = sorted((Path(registry.__file__).parent / "assets" / "clips").glob("*.wav"))
@@ -66,8 +65,6 @@ def test_readme_command(command, desk, request, tmp_path):
             words += ["train.tokens_per_batch=512", "train.row_tokens=512", "model.speech_input.channels=8"]
     elif ".." in command or ("librispeech:" in command and words[1] == "score"):
         pytest.skip("scores real recordings, which tests/test_tiny_en.py does on fewer")
-    elif words[1] == "synthesize":  # a small model stands in for the trained one
-        words[words.index("--model") + 1] = str(save_voice(tmp_path / "voice"))
     elif words[1] == "answer":
         words[words.index("--model") + 1] = str(save_replier(tmp_path / "answers"))
     elif words[1] == "featurize":
