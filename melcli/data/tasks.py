@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from melcli.data.lexicon import Lexicon
 from melcli.data.utterance import Utterance
 
 SPEECH = "<|speech|>"
@@ -105,6 +106,7 @@ class Encoder:
 
     end_ids: what follows every target text. speech_id: holds the places of speech that is heard, `<|speech|>` of the tokenizer unless given;
     spoken_id: of speech that is said. pace: patches that a token of the text takes to say, to spread the text's positions by; None leaves them.
+    lexicon: how the words of a text that is said sound, where the model reads that; spelled: share of them that stay in letters.
     reads_speech, speaks: what the task has. Where it has both, speech that is said may be missing (`replies`).
     """
 
@@ -118,6 +120,7 @@ class Encoder:
         speech_id: int | None = None,
         spoken_id: int | None = None,
         pace: float | None = None,
+        lexicon: Lexicon | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.task = task
@@ -130,6 +133,8 @@ class Encoder:
         self.reads_speech, self.speaks = False in speech, True in speech
         self.replies = self.reads_speech and self.speaks
         self.pace = None if self.replies else pace
+        self.lexicon = lexicon if self.speaks and not self.replies else None
+        self.spelled = 0.0
         self.parts = sum(segment.own for segment in blank)
         self._conditions: dict[str, list[int]] = {}
         self._classes = None if ctc_alphabet is None else {character: i for i, character in enumerate(ctc_alphabet)}
@@ -137,11 +142,16 @@ class Encoder:
     def texts(self, utterances: Sequence[Utterance]) -> list[list[int]]:
         """Token ids of the text of many utterances, in one go; where a task writes several texts, of all of them and what is written between."""
         if self.parts < 2:
-            return self._tokens([u.text or "" for u in utterances])
+            return self._tokens([self.written(u) for u in utterances])
         written = [[s for s in self.task(u, self.prompt) if s.target and s.kind == "text"] for u in utterances]
         own = iter(self._tokens([segment.text for segments in written for segment in segments if segment.own]))
         pieces = [[next(own) if segment.own else self._condition(segment.text) for segment in segments] for segments in written]
         return [[token for piece in each for token in piece] for each in pieces]
+
+    def written(self, utterance: Utterance) -> str:
+        """The text of an utterance as it is tokenized."""
+        text = utterance.text or ""
+        return text if self.lexicon is None else self.lexicon.write(text, self.spelled, utterance.id)
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         # a transcript that happens to hold the text of a special token stays text
@@ -184,7 +194,7 @@ class Encoder:
     def _ctc_ids(self, utterance: Utterance, text_ids: list[int]) -> tuple[list[int] | None, list[int] | None]:
         """The text of what is heard and of what is said, where it is known: of speech that is cut in two, nobody says which words are where."""
         if not self.replies:
-            ids = self._in_classes(utterance.text, text_ids)
+            ids = self._in_classes(self.written(utterance), text_ids)
             return ids if self.reads_speech else None, ids if self.speaks else None
         between = self._condition(ANSWER)
         if self.parts < 2 or not between or between[0] not in text_ids:

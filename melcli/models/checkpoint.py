@@ -18,7 +18,8 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from melcli import hub
 from melcli.audio.mel_spec import MelSpec
-from melcli.errors import CheckpointError, first_line
+from melcli.data import lexicon
+from melcli.errors import CheckpointError, ConfigError, first_line
 from melcli.models import lora
 from melcli.models.config import SpeechLMConfig
 from melcli.models.processor import SpeechLMProcessor
@@ -65,6 +66,8 @@ def save(
     model.save_pretrained(partial, state_dict=state)
     model.config.dtype = before
     processor.save_pretrained(partial)
+    if processor.lexicon is not None:
+        (partial / lexicon.FILE).write_text(processor.lexicon.dump(), encoding="utf-8")
     for name, content in (extra or {}).items():
         (partial / name).write_text(content)
     old = folder.with_name(f".{folder.name}.old")
@@ -140,7 +143,17 @@ def load(
     except Exception as error:
         raise CheckpointError(f"{folder}: the tokenizer cannot be read ({first_line(error)})") from None
     check_pair(folder, config, tokenizer)
-    return model.eval(), SpeechLMProcessor.of(config, tokenizer, model.speech_input, model.speech_output)
+    return model.eval(), SpeechLMProcessor.of(config, tokenizer, model.speech_input, model.speech_output, read_lexicon(folder, config))
+
+
+def read_lexicon(folder: Path, config: SpeechLMConfig) -> lexicon.Lexicon | None:
+    """The pronunciation dictionary of a checkpoint that speaks by one, else None. Raises CheckpointError."""
+    if not config.spoken_lexicon:
+        return None
+    try:
+        return lexicon.read(folder / lexicon.FILE)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def check_pair(folder: Path, config: SpeechLMConfig, tokenizer: Any) -> None:

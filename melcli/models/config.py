@@ -39,6 +39,7 @@ class SpeechLMConfig(PretrainedConfig):
     speak_temperature: of what is said, where nobody asks for another.
     spoken_pace: steps of the speech output that a token of text takes to say, measured on the training data. spoken_alphabet: characters that occur
     in texts it learnt to say. spoken_level: dB that frames of that speech reach, all but the loudest twentieth.
+    spoken_lexicon: texts are said as the checkpoint's dictionary writes them, see data/lexicon.py.
     text_positions: `plain`, or `spread` so that a token of the text and the step that says it have about the same position.
     spoken_ctc_weight: of a CTC loss by which the positions that speech is predicted from know what is said, in the classes of ctc_weight.
     """
@@ -73,6 +74,7 @@ class SpeechLMConfig(PretrainedConfig):
         spoken_pace: float = 0.0,
         spoken_alphabet: str | None = None,
         spoken_level: float | None = None,
+        spoken_lexicon: bool = False,
         text_positions: str = "plain",
         spoken_ctc_weight: float = 0.0,
         **kwargs: Any,
@@ -104,6 +106,7 @@ class SpeechLMConfig(PretrainedConfig):
         self.spoken_pace = spoken_pace
         self.spoken_alphabet = spoken_alphabet
         self.spoken_level = spoken_level
+        self.spoken_lexicon = spoken_lexicon
         self.text_positions = text_positions
         self.spoken_ctc_weight = spoken_ctc_weight
         kwargs.setdefault("tie_word_embeddings", getattr(self.text_config, "tie_word_embeddings", False))

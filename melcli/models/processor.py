@@ -15,6 +15,7 @@ from transformers import AutoProcessor, ProcessorMixin
 from melcli.audio.mel import log_mel_many
 from melcli.audio.mel_spec import MelSpec
 from melcli.data import tasks
+from melcli.data.lexicon import Lexicon
 from melcli.data.utterance import Utterance
 from melcli.errors import ConfigError
 from melcli.models.config import SPEECH_TOKEN, SpeechLMConfig
@@ -29,6 +30,7 @@ class SpeechLMProcessor(ProcessorMixin):
 
     mel: fields of the MelSpec. stride: frames (or samples, where reads is `wave`) in one speech position. chains: see `Subsampling`, where it is
     more than ceil(frames / stride). prompt, stop_token_ids, end_token_ids, speech_token_id: see SpeechLMConfig; task_prompts: its `prompts`.
+    lexicon: how words sound, of a model that reads what it is to say so; it is not among the fields that are written.
     speaking: of a model that speaks, `stride` of its output and `prompt`, `token_id`, `pace` and `positions` as SpeechLMConfig has them.
     """
 
@@ -63,10 +65,18 @@ class SpeechLMProcessor(ProcessorMixin):
         self.chains = chains
         self.speaking = speaking
         self.task_prompts = task_prompts or {}
+        self.lexicon: Lexicon | None = None
         self._spelt: dict[tuple[int, bool], Sequence[int]] = {}
 
     @classmethod
-    def of(cls, config: SpeechLMConfig, tokenizer: Any, speech_input: SpeechInput, speech_output: SpeechOutput | None = None) -> SpeechLMProcessor:
+    def of(
+        cls,
+        config: SpeechLMConfig,
+        tokenizer: Any,
+        speech_input: SpeechInput,
+        speech_output: SpeechOutput | None = None,
+        lexicon: Lexicon | None = None,
+    ) -> SpeechLMProcessor:
         """The processor that belongs to a model."""
         stride, chains = speech_input.stride, speech_input.subsampling.chains
         given = None if chains == Subsampling.of_stride(stride).chains else [[list(step) for step in chain] for chain in chains]
@@ -76,7 +86,9 @@ class SpeechLMProcessor(ProcessorMixin):
             named = {"token_id": config.spoken_token_id, "pace": config.spoken_pace, "positions": config.text_positions}
             speaking = {"stride": speech_output.stride, "prompt": config.speak_prompt, **named}
         options = {"ctc_alphabet": config.ctc_alphabet, "chains": given, "speaking": speaking, "task_prompts": config.prompts, **ids}
-        return cls(tokenizer, config.mel, stride, speech_input.reads, config.prompt, **options)
+        processor = cls(tokenizer, config.mel, stride, speech_input.reads, config.prompt, **options)
+        processor.lexicon = lexicon
+        return processor
 
     @property
     def spec(self) -> MelSpec:
@@ -117,7 +129,7 @@ class SpeechLMProcessor(ProcessorMixin):
         pace = says.get("pace") if says.get("positions") == "spread" else None
         prompt = says.get("prompt", "") if task == "tts" else self.task_prompts.get(task, self.prompt)
         ids = {"speech_id": self.speech_token_id, "spoken_id": says.get("token_id"), "pace": pace or None}
-        encoder = tasks.Encoder(self.tokenizer, build, prompt, self.end_token_ids, self.ctc_alphabet, **ids)
+        encoder = tasks.Encoder(self.tokenizer, build, prompt, self.end_token_ids, self.ctc_alphabet, lexicon=self.lexicon, **ids)
         if encoder.speaks and not encoder.replies and not says:
             raise ConfigError(f"task {task} needs a model that speaks: give model.speech_output, see `melcli models ls --kind speech-output`")
         if encoder.reads_speech and self.reads == "nothing":

@@ -27,6 +27,7 @@ from melcli.models.phi4mm import read_phi4mm
 from melcli.models.speech_input import build_speech_input
 from melcli.models.speech_lm import SpeechLM
 from melcli.models.speech_output import build_speech_output
+from melcli.models.vocabulary import renew
 from melcli.models.written_config import check_fields
 from melcli.recipe import ModelSection, Recipe
 
@@ -117,16 +118,20 @@ def from_nothing(recipe: Recipe, tokenizer: Any, alphabet: str | None) -> Starte
     return started
 
 
-def start(origin: Origin, recipe: Recipe, alphabet: str | None) -> Started:
+def start(origin: Origin, recipe: Recipe, alphabet: str | None, tokenizer: Any = None) -> Started:
     """The model of a recipe, begun from another. alphabet: the characters of a CTC head that starts anew, None for tokens.
 
-    Raises ConfigError and CheckpointError.
+    tokenizer: one that a model of ours gets instead of its own. Raises ConfigError and CheckpointError.
     """
     fresh, drop = Patterns(recipe.model.fresh, "model.fresh"), Patterns(recipe.model.drop, "model.drop")
     if recipe.model.tokenizer.from_:
         raise ConfigError(f"model.tokenizer.from: a model begun from {origin.name} keeps its tokenizer; leave it out")
-    begin = {"speech_lm": _from_ours, "causal-lm": _from_llm}.get(origin.kind, _from_phi)
-    started = begin(origin, recipe, alphabet, fresh, drop)
+    if tokenizer is not None and origin.kind != "speech_lm":
+        raise ConfigError(f"model.tokenizer.renew: {origin.name} is no model of melcli, and keeps its tokenizer; leave it out")
+    if origin.kind == "speech_lm":
+        started = _from_ours(origin, recipe, alphabet, fresh, drop, tokenizer)
+    else:
+        started = (_from_llm if origin.kind == "causal-lm" else _from_phi)(origin, recipe, alphabet, fresh, drop)
     if broken := checkpoint.not_finite(started.model.state_dict()):
         raise CheckpointError(f"model.init {origin.name}: {broken} holds numbers that are not finite")
     check_packable(started.model, f"model.init {origin.name}")
@@ -227,13 +232,21 @@ def _from_llm(origin: Origin, recipe: Recipe, alphabet: str | None, fresh: Patte
     return Started(model, tokenizer, Coverage(coverage.loaded, coverage.left, sizes(wanted, random)), decided)
 
 
-def _from_ours(origin: Origin, recipe: Recipe, alphabet: str | None, fresh: Patterns, drop: Patterns) -> Started:
-    """A model of ours: all tensors by name, but those that `fresh` and `drop` say."""
+def _from_ours(origin: Origin, recipe: Recipe, alphabet: str | None, fresh: Patterns, drop: Patterns, other: Any = None) -> Started:
+    """A model of ours: all tensors by name, but those that `fresh` and `drop` say. other: a tokenizer to go on with instead of its own."""
     theirs = checkpoint.load_config(origin.folder)
     tokenizer = causal_lm.read_tokenizer(origin.folder)
     checkpoint.check_pair(origin.folder, theirs, tokenizer)
     tensors = {name.replace(".base_layer.", "."): tensor for name, tensor in checkpoint.read_tensors(origin.folder).items()}
-    return _from_speech_lm(origin, recipe, theirs, tokenizer, tensors, alphabet, fresh, drop)
+    if other is None:
+        return _from_speech_lm(origin, recipe, theirs, tokenizer, tensors, alphabet, fresh, drop)
+    llm = _empty(theirs).llm
+    ends = [end for end in (llm.get_input_embeddings(), llm.get_output_embeddings()) if end is not None]
+    tables = [f"llm.{name}.weight" for name, module in llm.named_modules() if any(module is end for end in ends)]
+    renewed = renew(theirs, [name for name in tables if name in tensors], tensors, tokenizer, other)
+    started = _from_speech_lm(origin, recipe, theirs, other, tensors, alphabet, fresh, drop)
+    started.decided["new tokens"] = renewed
+    return started
 
 
 def _from_phi(origin: Origin, recipe: Recipe, alphabet: str | None, fresh: Patterns, drop: Patterns) -> Started:

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from melcli import registry
 from melcli.audio.augment import Augment, SpecAugment
 from melcli.audio.mel_spec import MelSpec, preset
-from melcli.data import written
+from melcli.data import lexicon, written
 from melcli.data.features import FeatureSource, Joined, ShardFeatures, TextFeatures, WaveFeatures
 from melcli.data.manifest import fingerprint, read_source
 from melcli.data.mixing import repeats as mixed
@@ -27,13 +27,14 @@ from melcli.data.shards import SUMMARY, FeatureShards
 from melcli.data.silence import Trim, TrimmedFeatures, level
 from melcli.data.utterance import Utterance
 from melcli.errors import AudioError, ConfigError, first_line, nearest
+from melcli.models import checkpoint
 from melcli.models.causal_lm import add_tokens
 from melcli.models.chat import PLAIN
 from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN
 from melcli.models.normalise import GlobalNorm
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_input import SpeechInput, build_speech_input, settle_speech_input, speech_input_class
-from melcli.models.start import Started, from_nothing, identify, prompt_tokens, speaking_tokens, start, task_prompts, tokens_of
+from melcli.models.start import Origin, Started, from_nothing, identify, prompt_tokens, speaking_tokens, start, task_prompts, tokens_of
 from melcli.models.tokenizer import train_tokenizer
 from melcli.recipe import DataSection, ModelSection, Recipe
 from melcli.scoring import normalize
@@ -232,7 +233,7 @@ def build_tokenizer(recipe: Recipe, texts: Sequence[str]) -> Any:
     special += prompt_tokens(task_prompts(recipe, PLAIN, lambda: PLAIN))
     name = model.tokenizer.from_
     if name is None:
-        return train_tokenizer(sorted(set(texts)), model.tokenizer.vocab_size, special)
+        return train_tokenizer(sorted(set(texts)), model.tokenizer.vocab_size, special, model.tokenizer.units)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:
@@ -255,15 +256,18 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
         )
     section = recipe.model.model_copy(update={"speech_input": settle_speech_input(front, offline)})
     recipe = recipe.model_copy(update={"model": section})
-    letters = alphabet(data) if section.ctc_units == "characters" else None
-    if section.init is None:
-        tokenizer = tokenizer or build_tokenizer(recipe, texts_of(data))
+    origin = None if section.init is None else identify(section.init, offline=offline)
+    sounds = choose_lexicon(section, origin, data.tasks)
+    letters = characters(texts_of(data, sounds)) if section.ctc_units == "characters" else None
+    if origin is None:
+        tokenizer = tokenizer or build_tokenizer(recipe, texts_of(data, sounds))
         torch.manual_seed(recipe.seed)
         started = from_nothing(recipe, tokenizer, letters)
     else:
         torch.manual_seed(recipe.seed)
-        started = start(identify(section.init, offline=offline), recipe, letters)
+        started = start(origin, recipe, letters, build_tokenizer(recipe, texts_of(data, sounds)) if section.tokenizer.renew else None)
     model, fresh = started.model, started.coverage.fresh
+    model.config.spoken_lexicon = sounds is not None
     model.generation_config.num_beams = section.beam
     if all(f"speech_input.{name}" in fresh for name in model.speech_input.state_dict()):
         model.speech_input.load_pretrained(speech_input_class(front)[1], offline)
@@ -280,23 +284,41 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
         texts = [source.heard for source in data.features.sources if isinstance(source, written.WrittenFeatures)]
         model.speech_input.measure_text([text for heard in texts for text in heard][:STATISTICS_UTTERANCES])
     if any(name.startswith("speech_output.") for name in fresh):
-        measure_output(started, data)
-    return started, SpeechLMProcessor.of(model.config, started.tokenizer, model.speech_input, model.speech_output)
+        measure_output(started, data, sounds)
+    elif section.tokenizer.renew and "tts" in data.tasks:
+        measure_output(started, data, sounds, statistics=False)
+    return started, SpeechLMProcessor.of(model.config, started.tokenizer, model.speech_input, model.speech_output, sounds)
 
 
-def measure_output(started: Started, data: TrainingData) -> None:
-    """What a new speech output takes from the data before training: its statistics, the pace of speech, and the characters that it learns to say."""
+def choose_lexicon(section: ModelSection, origin: Origin | None, tasks: Sequence[str]) -> lexicon.Lexicon | None:
+    """The pronunciation dictionary that the recipe names, or that of the model begun from. Raises ConfigError."""
+    if section.lexicon is not None:
+        if "tts" not in tasks:
+            raise ConfigError("model.lexicon is for texts that are said, and no data is of task tts: leave it out")
+        return lexicon.named(section.lexicon.from_)
+    if origin is None or origin.kind != "speech_lm":
+        return None
+    return checkpoint.read_lexicon(origin.folder, checkpoint.load_config(origin.folder))
+
+
+def measure_output(started: Started, data: TrainingData, sounds: lexicon.Lexicon | None = None, statistics: bool = True) -> None:
+    """What a new speech output takes from the data before training: its statistics, the pace of speech, and the characters that it learns to say.
+
+    statistics: False leaves those as they are, where one that has them reads other tokens from now on.
+    """
     model = started.model
     found = sample_said(data)
     says = bool(found)
     found = found or sample_heard(data)
     spec = model.config.mel_spec
-    model.speech_output.measure([mel_TM.float() for _, mel_TM in found])
+    if statistics:
+        model.speech_output.measure([mel_TM.float() for _, mel_TM in found])
     texts, steps = [], 0
     for i, mel_TM in found:
         utterance, task = data.features.utterances[i], data.tasks[i]
         before = round(model.config.prompt_seconds * spec.frame_rate) if task == "continue" else 0  # the text is of all of it
-        texts.append(str(utterance.extra["answer"]) if task == "answer" else utterance.text or "")
+        text = str(utterance.extra["answer"]) if task == "answer" else utterance.text or ""
+        texts.append(sounds.write(text) if sounds and task == "tts" else text)
         steps += model.speech_output.steps(before + len(mel_TM))
     ids = started.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     model.config.spoken_pace = round(steps / max(sum(map(len, ids)), 1), 4)
@@ -308,15 +330,14 @@ def measure_output(started: Started, data: TrainingData) -> None:
     started.decided["pace"] = f"{pace}, measured on {len(found)} utterances{'' if says else ' that are heard'}"
 
 
-def alphabet(data: TrainingData) -> str:
-    """The characters of the training text, those left out that come less than once in a hundred thousand."""
-    return characters(texts_of(data))
-
-
-def texts_of(data: TrainingData) -> list[str]:
-    """All texts of the training data, answers among them."""
-    answers = [str(u.extra["answer"]) for u, task in zip(data.features.utterances, data.tasks, strict=True) if task == "answer"]
-    return [*(u.text or "" for u in data.features.utterances), *answers]
+def texts_of(data: TrainingData, sounds: lexicon.Lexicon | None = None) -> list[str]:
+    """All texts of the training data, answers among them; of those that are said how they sound, and their letters in capitals as well."""
+    found: list[str] = []
+    for utterance, task in zip(data.features.utterances, data.tasks, strict=True):
+        text = utterance.text or ""
+        found += [text] if sounds is None or task != "tts" else [sounds.write(text), sounds.write(text, spelled=1)]
+        found += [str(utterance.extra["answer"])] if task == "answer" else []
+    return found
 
 
 def characters(texts: Sequence[str]) -> str:

@@ -17,8 +17,10 @@ from melcli.audio.mel_spec import preset
 from melcli.data.features import WaveFeatures
 from melcli.data.silence import Trim, TrimmedFeatures, kept, level
 from melcli.data.utterance import Utterance
-from melcli.errors import ConfigError
+from melcli.errors import CheckpointError, ConfigError
+from melcli.models import checkpoint
 from melcli.models.speaker import Speaker
+from melcli.models.start import Origin, start
 from melcli.train import Run, train
 from melcli.training import measures
 from tests.training.tones import WORDS, make_tones
@@ -118,6 +120,54 @@ def test_what_a_recipe_may_not_say(recipe_file):
     ):
         with pytest.raises(ConfigError, match=complaint):
             Run(recipes.load(str(recipe_file), [setting]), Path("nowhere"))
+
+
+def test_a_voice_that_reads_how_words_sound(recipe_file, tmp_path):
+    (tmp_path / "sounds.txt").write_text("low\tləʊ\nmid\tmɪd\n", encoding="utf-8")
+    sounds = [f"model.lexicon={{from: {tmp_path / 'sounds.txt'}, spelled: 0.3}}", "model.tokenizer={units: characters}"]
+    train(recipes.load(str(recipe_file), [*sounds, "train.steps=2", "train.eval_every=2"]), tmp_path / "one")
+    folder = tmp_path / "one" / "model"
+    voice = Speaker.load(str(folder))
+    assert {*"lowmidhg "} == set(voice.alphabet)
+    known = set(voice.processor.tokenizer.get_vocab())
+    assert {*"ləʊmɪdLOWMIDHG", *"owih"} - known == set()  # sounds and letters of what is said, and letters of what is heard
+    says, hears = voice.processor.encoder("tts"), voice.processor.encoder("asr")
+    utterance = Utterance("one", (), text="low high")
+    assert [voice.processor.tokenizer.decode(encoder.texts([utterance])[0]) for encoder in (says, hears)] == ["ləʊ HIGH", "low high"]
+    example = says(utterance, 3, says.texts([utterance])[0])
+    assert "".join(voice.processor.ctc_alphabet[i] for i in example.spoken_ctc_ids) == "ləʊ HIGH"
+    assert len(voice.speak(["low"], max_seconds=1)[0].mel_TM)
+    (tmp_path / "sounds.txt").unlink()
+    train(recipes.load(str(recipe_file), [f"model.init={folder}", "train.steps=2", "train.eval_every=2"]), tmp_path / "two")
+    assert (tmp_path / "two" / "model" / "lexicon.txt").read_bytes() == (folder / "lexicon.txt").read_bytes()
+    (folder / "lexicon.txt").unlink()
+    with pytest.raises(CheckpointError, match=r"lexicon.txt: cannot be read as a pronunciation dictionary"):
+        Speaker.load(str(folder))
+
+
+def test_a_voice_of_letters_goes_on_with_sounds(recipe_file, tmp_path):
+    alone = ["model.speech_input={kind: none}", "data.train=[{source: tones.jsonl, task: tts}]", "model.ctc_weight=0", "train.steps=2"]
+    alone += ["train.eval_every=2", "data.eval=[{source: 'tones.jsonl?limit=8', task: tts}]", "model.tokenizer={units: characters}"]
+    train(recipes.load(str(recipe_file), alone), tmp_path / "letters")
+    (tmp_path / "sounds.txt").write_text("low\tləʊʊ\nmid\tmɪd\n", encoding="utf-8")
+    settings = [f"model.init={tmp_path / 'letters'}", f"model.lexicon={{from: {tmp_path / 'sounds.txt'}}}", *alone[:-1]]
+    with pytest.raises(CheckpointError, match=r"spoken_ctc_head.* of another shape"):
+        Run(recipes.load(str(recipe_file), [*settings, "model.tokenizer={units: characters, renew: true}"]), tmp_path / "no")
+    settings += ["model.tokenizer={units: characters, renew: true}", "model.fresh=[spoken_ctc_head]"]
+    run = Run(recipes.load(str(recipe_file), settings), tmp_path / "sounds")
+    old, then = checkpoint.load(str(tmp_path / "letters"))
+    rows, before = (model.llm.get_input_embeddings().weight for model in (run.model, old))
+    ids, ids_before = run.tokenizer.get_vocab(), then.tokenizer.get_vocab()
+    for token, same in (("m", "m"), ("L", "l"), (" ", " "), ("<|speak|>", "<|speak|>"), ("<|spoken|>", "<|spoken|>")):
+        assert torch.equal(rows[ids[token]], before[ids_before[same]]), token
+    assert not any(torch.equal(rows[ids["ə"]], row) for row in before) and rows[ids["ə"]].std() < 3 * before.std()
+    assert run.model.config.spoken_token_id == ids["<|spoken|>"] and run.model.config.stop_token_ids == [ids["<|end|>"]]
+    assert run.model.config.spoken_pace < old.config.spoken_pace and run.model.config.spoken_alphabet == old.config.spoken_alphabet
+    for name in ("speech_output", "llm.model.layers"):
+        one, two = (dict(model.get_submodule(name).state_dict()) for model in (run.model, old))
+        assert all(torch.equal(one[key], two[key]) for key in two)
+    with pytest.raises(ConfigError, match=r"model.tokenizer.renew: .* is no model of melcli"):
+        start(Origin("x", tmp_path, "causal-lm"), run.recipe, None, run.tokenizer)
 
 
 def test_one_number_of_two_measures():
