@@ -66,8 +66,6 @@ def save(
     model.save_pretrained(partial, state_dict=state)
     model.config.dtype = before
     processor.save_pretrained(partial)
-    if processor.lexicon is not None:
-        (partial / lexicon.FILE).write_text(processor.lexicon.dump(), encoding="utf-8")
     for name, content in (extra or {}).items():
         (partial / name).write_text(content)
     old = folder.with_name(f".{folder.name}.old")

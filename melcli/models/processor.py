@@ -5,7 +5,9 @@ Shapes: S samples, F frames of all utterances, M mel bins, U utterances.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from transformers import AutoProcessor, ProcessorMixin
 from melcli.audio.mel import log_mel_many
 from melcli.audio.mel_spec import MelSpec
 from melcli.data import tasks
-from melcli.data.lexicon import Lexicon
+from melcli.data.lexicon import FILE, Lexicon
 from melcli.data.utterance import Utterance
 from melcli.errors import ConfigError
 from melcli.models.config import SPEECH_TOKEN, SpeechLMConfig
@@ -89,6 +91,13 @@ class SpeechLMProcessor(ProcessorMixin):
         processor = cls(tokenizer, config.mel, stride, speech_input.reads, config.prompt, **options)
         processor.lexicon = lexicon
         return processor
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, and the lexicon beside it."""
+        written = super().save_pretrained(save_directory, *args, **kwargs)
+        if self.lexicon is not None:
+            Path(save_directory, FILE).write_text(self.lexicon.dump(), encoding="utf-8")
+        return written
 
     @property
     def spec(self) -> MelSpec:

@@ -127,6 +127,7 @@ def test_a_voice_that_reads_how_words_sound(recipe_file, tmp_path):
     sounds = [f"model.lexicon={{from: {tmp_path / 'sounds.txt'}, spelled: 0.3}}", "model.tokenizer={units: characters}"]
     train(recipes.load(str(recipe_file), [*sounds, "train.steps=2", "train.eval_every=2"]), tmp_path / "one")
     folder = tmp_path / "one" / "model"
+    assert (tmp_path / "one" / "checkpoints" / "checkpoint-2" / "lexicon.txt").read_bytes() == (folder / "lexicon.txt").read_bytes()
     voice = Speaker.load(str(folder))
     assert {*"lowmidhg "} == set(voice.alphabet)
     known = set(voice.processor.tokenizer.get_vocab())
