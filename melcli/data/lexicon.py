@@ -61,11 +61,15 @@ class Lexicon:
 def read(path: Path) -> Lexicon:
     """A dictionary file: words and their sounds with a tab between, or the CMU dictionary's own layout. Raises ConfigError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a pronunciation dictionary ({error})") from None
-    if not any("\t" in line for line in lines):
+    lines = text.splitlines()
+    if "\t" not in text:
         return Lexicon(_cmu(lines, str(path)))
+    if text == text.lower() and len(dumped := dict(line.split("\t") for line in lines if line.count("\t") == 1)) == len(lines):
+        if all(dumped) and all(dumped.values()):
+            return Lexicon(dumped)  # as `dump` writes it: without the slower checks below
     words: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         word, tab, sound = line.partition("\t")
