@@ -36,7 +36,7 @@ class StepsTraining(Config):
 
 
 class StepsRecipe(Config):
-    """Base of both recipes, which add `data` and a `train` of StepsTraining. what: that they make, with its article."""
+    """Base of both recipes, which add `data` and a `train` of StepsTraining. what: that they make, without its article, which is `a`."""
 
     what: ClassVar[str]
 

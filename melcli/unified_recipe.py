@@ -86,7 +86,7 @@ class UnifiedTraining(StepsTraining):
 class UnifiedRecipe(StepsRecipe):
     """A unified encoder's training. `melcli train RECIPE key.sub=value` overrides any field by its dotted name."""
 
-    what = "a unified encoder"
+    what = "unified encoder"
 
     data: UnifiedData
     unified: UnifiedSection

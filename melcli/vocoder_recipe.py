@@ -85,7 +85,7 @@ class VocoderTraining(StepsTraining):
 class VocoderRecipe(StepsRecipe):
     """A vocoder's training. `melcli train RECIPE key.sub=value` overrides any field by its dotted name."""
 
-    what = "a vocoder"
+    what = "vocoder"
 
     data: VocoderData
     vocoder: VocoderSection
