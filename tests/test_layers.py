@@ -58,6 +58,7 @@ LAYERS = (
         "cli_options",
         "cli_reply",
         "cli_score",
+        "cli_score_aloud",
         "cli_score_replies",
         "cli_score_tts",
         "cli_synthesize",
