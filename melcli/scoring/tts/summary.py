@@ -86,17 +86,8 @@ def table(objects: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         for name, s in one["sets"].items():
             speech = s["speech"]
             mos = None if "mos" not in speech else " ".join(f"{key} {value:.2f}" for key, value in speech["mos"].items())
-            cells = [
-                s["wer"],
-                s["wer_interval"],
-                s["cer"],
-                s["words"],
-                speech["sim_prompt"],
-                speech["sim_reference"],
-                speech["mcd"],
-                mos,
-                speech["length"],
-            ]
+            cells = [*(s[key] for key in ("wer", "wer_interval", "cer", "words")), speech["sim_prompt"], speech["sim_reference"], speech["mcd"]]
+            cells += [mos, speech["length"]]
             cells += [speech[key] for key in ("lead", "tail", "longest_pause", "silence", "loops", "cut_off")]
             rows.append([one["model"] or "-", name, *map(cell, [*cells, s["utterances"], s["audio_seconds"], s["rtfx"]])])
     return rows
