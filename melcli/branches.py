@@ -33,6 +33,7 @@ from melcli.models.unified_input import Unified
 from melcli.scoring import normalize
 from melcli.scoring import protocol as protocols
 from melcli.scoring.protocol import Protocol
+from melcli.scoring.tally import cell
 from melcli.scoring.wer import ErrorCounts
 from melcli.training.unified_loss import recalls
 
@@ -75,21 +76,17 @@ class Branches:
         """Heads and rows of two tables: errors by what was fed, and retrieval; those that there are."""
         said = self.as_dict()["sets"]
         fed = [
-            [name, what, _cell(c["wer"]), _cell(c["cer"]), str(c["words"]), str(one["utterances"])]
+            [name, what, cell(c["wer"]), cell(c["cer"]), str(c["words"]), str(one["utterances"])]
             for name, one in said.items()
             for what, c in one["fed"].items()
         ]
         near = []
         for name, one in said.items():
             ways = dict.fromkeys(measure.rpartition(" @")[0] for measure in one["retrieval"])
-            near += [[name, way, *(_cell(value) for measure, value in one["retrieval"].items() if measure.startswith(way))] for way in ways]
+            near += [[name, way, *(cell(value) for measure, value in one["retrieval"].items() if measure.startswith(way))] for way in ways]
             near += [[name, f"cosine of {what}", f"{value:.3f}", "", ""] for what, value in one["cosines"].items()]
         tables = [(("set", "fed", "WER %", "CER %", "words", "utterances"), fed), (("set", "retrieval %", "@1", "@5", "@10"), near)]
         return [(head, rows) for head, rows in tables if rows]
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 class Ears:

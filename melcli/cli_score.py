@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from melcli import cli_score_replies, cli_score_tts, console
+from melcli import cli_score_aloud, cli_score_replies, cli_score_tts, console
 from melcli.cli_options import (
     BatchSize,
     Beams,
@@ -62,16 +62,16 @@ def score(
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for report.html, report.md and summary.json.")] = None,
     worst: Annotated[int, typer.Option(min=0, metavar="N", help="Also show the N worst utterances of each set, word by word.")] = 0,
-    task: cli_score_tts.Task = None,
-    spoken: cli_score_tts.Spoken = None,
-    recogniser: cli_score_tts.Recogniser = None,
-    similarity: cli_score_tts.Similarity = None,
+    task: cli_score_aloud.Task = None,
+    spoken: cli_score_aloud.Spoken = None,
+    recogniser: cli_score_aloud.Recogniser = None,
+    similarity: cli_score_aloud.Similarity = None,
     mos: cli_score_tts.Mos = None,
     prompts: cli_score_tts.Prompts = None,
     reference: cli_score_tts.Reference = None,
-    vocoder: cli_score_tts.Vocoder = None,
-    temperature: cli_score_tts.Temperature = None,
-    seed: cli_score_tts.Seed = None,
+    vocoder: cli_score_aloud.Vocoder = None,
+    temperature: cli_score_aloud.Temperature = None,
+    seed: cli_score_aloud.Seed = None,
     voice: cli_score_replies.Voice = None,
     written: cli_score_replies.Written = None,
     lm: cli_score_replies.LanguageModel = None,
@@ -109,7 +109,7 @@ def score(
     of_task |= {"--mos": (mos, ("tts",)), "--prompts": (prompts, ("tts",)), "--reference": (reference, ("tts",)), "--vocoder": (vocoder, aloud)}
     of_task |= {"--temperature": (temperature is not None, aloud), "--seed": (seed is not None, aloud)}
     of_task |= {"--voice": (voice, ("answer",)), "--written": (written, ("answer",)), "--lm": (lm, ("continue",))}
-    cli_score_tts.refuse(task, of_task)
+    cli_score_aloud.refuse(task, of_task)
     from melcli import launch, ray_pool
     from melcli.score import COLUMNS
     from melcli.score import score as run
@@ -141,19 +141,17 @@ def score(
             console.decided(transcriber.decisions, title=name if model and len(model) > 1 else "")
         return transcriber
 
-    if task == "tts":
-        given = {"models": model or [], "spoken": spoken or [], "sets": sets or [], "manifests": manifest or [], "hypotheses": hyp or []}
-        given |= {"recogniser": recogniser, "similarity": similarity, "mos": mos, "prompts": prompts, "reference": reference}
-        given |= {"vocoder": vocoder, "temperature": temperature, "seed": seed, "dtype": dtype, "device": device, "root": root, "offline": offline}
+    if task in aloud:
+        given = {"models": list(dict.fromkeys(model or [])), "spoken": spoken or [], "hypotheses": hyp or []}
+        given |= {"recogniser": recogniser, "similarity": similarity, "vocoder": vocoder, "temperature": temperature, "seed": seed}
         given |= {"protocol": protocol, "limit": limit, "output": out, "overwrite": overwrite, "csv": csv, "report": report, "worst": worst}
-        finish(*cli_score_tts.run(cli_score_tts.Asked(**given, format=format), load))
-        return
-    if task in ("answer", "continue"):
-        given = {"task": task, "models": list(dict.fromkeys(model or [])), "sources": [*(sets or []), *(manifest or [])], "hypotheses": hyp or []}
-        given |= {"spoken": spoken or [], "voice": voice, "written": written, "recogniser": recogniser, "similarity": similarity, "lm": lm}
-        given |= {"vocoder": vocoder, "temperature": temperature, "seed": seed, "dtype": dtype, "device": device, "root": root, "offline": offline}
-        given |= {"protocol": protocol, "limit": limit, "output": out, "overwrite": overwrite, "csv": csv, "report": report, "worst": worst}
-        finish(*cli_score_replies.run(cli_score_replies.Asked(**given, format=format), load))
+        given |= {"format": format, "device": device, "dtype": dtype, "root": root, "offline": offline}
+        if task == "tts":
+            given |= {"sets": sets or [], "manifests": manifest or [], "mos": mos, "prompts": prompts, "reference": reference}
+            finish(*cli_score_tts.run(cli_score_tts.Asked(**given), load))
+        else:
+            given |= {"task": task, "sources": [*(sets or []), *(manifest or [])], "voice": voice, "written": written, "lm": lm}
+            finish(*cli_score_replies.run(cli_score_replies.Asked(**given), load))
         return
     if len(model or []) > 1:
         from melcli.transcribe import Transcriber

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from melcli import console
+from melcli import cli_score_aloud, console
+from melcli.cli_score_aloud import RECOGNISER, show
 from melcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,8 +30,6 @@ LanguageModel = Annotated[
 
 ANSWERS = ("accuracy %", "95 %", "exact %", "95 %", "spoken %", "95 %", "question WER %", "95 %", "questions", "audio s", "RTFx")
 CONTINUATIONS = ("log-ppl", "95 %", "per word", "SIM prompt", "95 %", "WER %", "95 %", "seconds", "silent", "loops", "recordings", "audio s", "RTFx")
-SPOKEN = "spoken"  # the protocol that both are counted by unless told otherwise
-RECOGNISER = "pocketsphinx"
 
 
 def task_of(asked: str | None, sets: Sequence[str]) -> str:
@@ -51,56 +46,22 @@ def task_of(asked: str | None, sets: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(cli_score_aloud.Asked):
     """What was asked for; None where an option was not given."""
 
     task: str
-    models: Sequence[str]
     sources: Sequence[str]
-    hypotheses: Sequence[Path]
-    spoken: Sequence[str]
     voice: str | None
     written: str | None
-    recogniser: str | None
-    similarity: str | None
     lm: str | None
-    vocoder: str | None
-    temperature: float | None
-    seed: int | None
-    protocol: str | None
-    limit: int | None
-    output: Path | None
-    overwrite: bool
-    csv: Path | None
-    report: Path | None
-    worst: int
-    format: str
-    device: str
-    dtype: str
-    root: Path | None
-    offline: bool
-
-    @property
-    def machine(self) -> dict[str, Any]:
-        """Where and how models compute."""
-        return {"device": self.device, "dtype": self.dtype, "offline": self.offline}
-
-    @property
-    def voicing(self) -> dict[str, Any]:
-        """How a model speaks."""
-        return {"vocoder": self.vocoder or "auto", "temperature": self.temperature, "seed": self.seed or 0}
 
 
 def run(asked: Asked, load: Callable[[str], Transcriber]) -> tuple[list[tuple[str, str]], int]:
     """Score, print, and return (failures, how many were to be scored). load: a recogniser, by name."""
     from melcli import launch
-    from melcli.score import choose_protocol
     from melcli.score_replies import from_files
 
-    if asked.csv is not None and asked.csv.is_dir():
-        raise UsageError(f"--csv {asked.csv}: is a folder, and --csv takes a file.")
-    protocol, why = choose_protocol(asked.protocol or SPOKEN, [])
-    why = why if asked.protocol else why.replace("as asked", f"the default for --task {asked.task}")
+    protocol, why = asked.rules(f"--task {asked.task}")
     nats = None
     if asked.lm is not None:
         from melcli.models.perplexity import LanguageModel
@@ -137,11 +98,10 @@ def _score_answers(asked: Asked, load: Callable[[str], Transcriber], protocol: A
         raise UsageError("--voice, --spoken and --written alone: give one of them, once; each says who asks.")
     if asked.written and asked.recogniser:
         raise UsageError("--written asks what the model knows, and its text is judged: leave out --recogniser.")
-    material = read_sets(asked.sources, root=asked.root, offline=asked.offline, limit=asked.limit)
+    material = read_sets(asked.sources, **asked.where, limit=asked.limit)
     voice = None
     if asked.voice or asked.spoken:
-        where = {"root": asked.root, "offline": asked.offline}
-        voice = Spoken.load(asked.spoken[0], **where) if asked.spoken else open_voice(asked.voice, **asked.voicing, **asked.machine)
+        voice = Spoken.load(asked.spoken[0], **asked.where) if asked.spoken else open_voice(asked.voice, **asked.voicing, **asked.machine)
     elif asked.written != "alone":
         for one in material:
             check_recordings(one)
@@ -180,16 +140,12 @@ def _score_continuations(asked: Asked, load: Callable[[str], Transcriber], proto
     from melcli.score_replies import score_replies
     from melcli.score_tts_voices import RECORDINGS
 
-    material = read_sets(asked.sources, root=asked.root, offline=asked.offline, limit=asked.limit)
+    material = read_sets(asked.sources, **asked.where, limit=asked.limit)
     for one in material:
         if one.left_out:
             console.note(f"{one.name}: {len(one.left_out)} of {len(one.whole) + len(one.left_out)} left out: {one.left_out[0][1]}")
     listener = load(asked.recogniser or RECOGNISER)
-    voiceprint, likeness = None, {}
-    if asked.similarity is not None:
-        from melcli.models.voiceprint import Voiceprint
-
-        voiceprint, likeness["similarity"] = Voiceprint.load(asked.similarity, device=asked.device, offline=asked.offline)
+    voiceprint, likeness = asked.voiceprint()
     bar.expect(sum(len(one.utterances) for one in material) * len(asked.models))
     scored = []
     for model in asked.models:
@@ -234,25 +190,10 @@ def _settings(asked: Asked, model: str, decisions: dict[str, str], listener: Tra
 
 
 def _show(scored: Sequence[Scored], asked: Asked, lm: Any) -> None:
-    from melcli.files import write_text
-    from melcli.score_explain import explain, runs_of
-
     objects = [_as_dict(one, asked.task, lm) for one in scored]
     head = ("model", "set", *(ANSWERS if asked.task == "answer" else CONTINUATIONS))
     rows = [row for one in objects for row in _rows(one, asked.task)]
-    if asked.format == "json":
-        print(json.dumps(objects if len(objects) > 1 else objects[0]))
-    else:
-        console.table(head, rows, stdout=True)
-    if asked.csv is not None:
-        file = io.StringIO()
-        csv.writer(file, lineterminator="\n").writerows([head, *([["" if cell == "-" else cell for cell in row] for row in rows])])
-        write_text(asked.csv, file.getvalue())
-    reports = [one.report for one in scored]
-    if asked.report is not None:
-        write_text(asked.report / f"{asked.task}.json", json.dumps(objects, indent=1) + "\n")
-    if asked.report is not None or asked.worst:
-        explain(runs_of(reports), reports[0].protocol, asked.report, asked.worst, stdout=asked.format == "table")
+    show(asked, asked.task, objects, head, rows, [one.report for one in scored])
 
 
 def _as_dict(one: Scored, task: str, lm: Any) -> dict[str, Any]:
@@ -273,6 +214,8 @@ def _as_dict(one: Scored, task: str, lm: Any) -> dict[str, Any]:
 
 
 def _rows(one: dict[str, Any], task: str) -> list[list[str]]:
+    from melcli.scoring.tally import cell
+
     found = []
     for name, s in one["sets"].items():
         if task == "answer":
@@ -283,11 +226,5 @@ def _rows(one: dict[str, Any], task: str) -> list[list[str]]:
             c = s["continuation"]
             cells = [c["log_perplexity"], c["log_perplexity_interval"], c["per_word"], c["sim_prompt"], c["sim_prompt_interval"]]
             cells += [s["wer"], s["wer_interval"], c["seconds"], c["silent"], c["loops"], c["continuations"]]
-        found.append([one["model"] or "-", name, *map(_cell, [*cells, s["audio_seconds"], s["rtfx"]])])
+        found.append([one["model"] or "-", name, *map(cell, [*cells, s["audio_seconds"], s["rtfx"]])])
     return found
-
-
-def _cell(value: float | str | list[float] | None) -> str:
-    if isinstance(value, list):
-        return "{:.2f}..{:.2f}".format(*value)
-    return "-" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -140,14 +140,13 @@ def _train_alone(asked: Asked, recipe: VocoderRecipe | UnifiedRecipe, swept: boo
     """By a recipe that has a `vocoder:` or a `unified:`."""
     from melcli.recipe import VocoderRecipe
 
-    what = "a vocoder" if isinstance(recipe, VocoderRecipe) else "a unified encoder"
     if needs_start:
         begins = "starts from nothing" if isinstance(recipe, VocoderRecipe) else "starts from what its unified.speech.init says"
-        raise UsageError(f"{asked.recipe} trains {what}, which {begins}: use `melcli train`.")
+        raise UsageError(f"{asked.recipe} trains a {recipe.what}, which {begins}: use `melcli train`.")
     if swept:
         raise UsageError(f"--jobs and --only are for recipes with a sweep, which {asked.recipe} has not.")
     if asked.devices > 1:
-        raise UsageError(f"--devices {asked.devices}: {asked.recipe} trains {what}, which takes one device.")
+        raise UsageError(f"--devices {asked.devices}: {asked.recipe} trains a {recipe.what}, which takes one device.")
     if asked.print_config:
         from melcli.config import dump_yaml
 

@@ -17,6 +17,7 @@ from melcli.inputs import AudioInput
 from melcli.models.skip_layers import blocks_of, parse_layers, skipping
 from melcli.models.speech_lm_recogniser import SpeechLMRecogniser
 from melcli.score import DEFAULT_FOLDER, Report, score
+from melcli.scoring.tally import cell
 from melcli.transcribe import Transcriber
 from melcli.transcripts import Transcript
 
@@ -62,19 +63,15 @@ class Relevance:
         """A row a layer, the whole model first; with several sets the WER of each, and always the average and its change."""
         said = self.as_dict()
         names = list(said["sets"]) if len(said["sets"]) > 1 else []
-        rows = [["none", *(_cell(said["sets"][name]["wer"]) for name in names), _cell(said["average"]["wer"]), ""]]
+        rows = [["none", *(cell(said["sets"][name]["wer"]) for name in names), cell(said["average"]["wer"]), ""]]
         for one in said["skipped"]:
             change = "-" if one["change"] is None else f"{one['change']:+.2f}"
-            rows.append([str(one["layer"]), *(_cell(one["sets"][name]["wer"]) for name in names), _cell(one["wer"]), change])
+            rows.append([str(one["layer"]), *(cell(one["sets"][name]["wer"]) for name in names), cell(one["wer"]), change])
         return ["skipped layer", *names, "WER %", "change"], rows
 
 
 def _change(wer: float | None, before: float | None) -> float | None:
     return None if wer is None or before is None else round(wer - before, 2)
-
-
-def _cell(wer: float | None) -> str:
-    return "-" if wer is None else f"{wer:.2f}"
 
 
 def score_skipping(

@@ -5,9 +5,6 @@ Shapes: B pairs, T frames, M mel bins, S samples, V vectors of an utterance, W w
 
 from __future__ import annotations
 
-import json
-import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,22 +13,18 @@ import torch
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING
 
-from melcli import config as yaml_config
-from melcli import console
 from melcli.audio.augment import SpecAugment, spec_augment
 from melcli.audio.mel import log_mel
 from melcli.audio.mel_spec import MelSpec, preset
 from melcli.data.load import load_utterance
 from melcli.data.utterance import Utterance
-from melcli.errors import CheckpointError, ConfigError
-from melcli.files import write_text
+from melcli.errors import ConfigError
 from melcli.models import unified_encoder
-from melcli.models.hardware import DTYPES, keep_freed_memory, pick_device, pick_dtype
+from melcli.models.hardware import DTYPES
 from melcli.models.unified_encoder import UnifiedEncoder, UnifiedEncoderConfig
 from melcli.models.written_config import check_fields
-from melcli.recipe import TRAINING
-from melcli.training import setup, vocoder_state
-from melcli.training.steps import Steps
+from melcli.training import setup, steps
+from melcli.training.steps import StepsRun
 from melcli.training.unified_card import card
 from melcli.training.unified_data import Pairs, PairSource, read_pairs, waves_of
 from melcli.training.unified_loss import Contrast, Spelling, distance, recalls
@@ -49,16 +42,12 @@ class UnifiedResult:
     recalls: dict[str, dict[str, float]]
 
 
-class UnifiedRun:
+class UnifiedRun(StepsRun):
     """A training that is set up and not yet started."""
 
     def __init__(self, recipe: UnifiedRecipe, out: Path, offline: bool = False) -> None:
-        self.recipe, self.out, self.offline = recipe, out, offline
+        super().__init__(recipe, out, offline)
         t, section = recipe.train, recipe.unified
-        self.device, self.device_reason = pick_device()
-        self.dtype, self.dtype_reason = pick_dtype(t.dtype, self.device)
-        if self.device == "cpu":
-            keep_freed_memory()
         utterances, repeats, self.left_out = read_pairs(recipe.data.train, recipe.data, offline)
         self.hours = sum((u.duration or 0) * times for u, times in zip(utterances, repeats, strict=True)) / 3600
         self.frozen = section.speech.frozen
@@ -80,13 +69,11 @@ class UnifiedRun:
         parts: dict[str, nn.Module] = {"contrast": Contrast(t.temperature)}
         if t.spelling:
             parts["spelling"] = Spelling(section.width, len(self.letters) + 1, t.spelling_rate)
-        self.losses = nn.ModuleDict(parts).to(self.device)
-        trained = [p for p in [*self.encoder.parameters(), *self.losses.parameters()] if p.requires_grad]
-        plain = [p for p in trained if p.dim() < 2]
-        groups = [{"params": [p for p in trained if p.dim() > 1], "weight_decay": t.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.heads = nn.ModuleDict(parts).to(self.device)
+        self.trained = [p for p in [*self.encoder.parameters(), *self.heads.parameters()] if p.requires_grad]
+        plain = [p for p in self.trained if p.dim() < 2]
+        groups = [{"params": [p for p in self.trained if p.dim() > 1], "weight_decay": t.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=t.lr, betas=t.betas)
-        self.trained = trained
-        self.step = 0
         self._held: dict[str, tuple[list[Tensor], list[str]]] | None = None
 
     def decisions(self) -> dict[str, str]:
@@ -107,45 +94,23 @@ class UnifiedRun:
             "length": f"{t.steps} steps = {t.steps * t.batch / len(self.pairs.utterances):.1f} epochs",
         }
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All that a training is, besides the step."""
-        found = vocoder_state.flat("encoder", self.encoder.state_dict()) | vocoder_state.flat("losses", self.losses.state_dict())
-        return found | vocoder_state.of_optimizer("optimizer", self.optimizer)
+    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {"encoder": self.encoder, "losses": self.heads, "optimizer": self.optimizer}
 
-    def save(self) -> None:
-        """Write a checkpoint."""
-        vocoder_state.save(self.out / "checkpoints", self.step, self.tensors(), self.recipe.train.keep)
+    def batch(self) -> Pairs:
+        return self.pairs.batch(self.step, self.recipe.train.batch)
 
-    def resume(self, folder: Path) -> None:
-        """Go on from a checkpoint. Raises CheckpointError where it is of another recipe."""
-        found, self.step = vocoder_state.read(folder)
-        vocoder_state.fill(self.encoder, vocoder_state.part("encoder", found), folder)
-        vocoder_state.fill(self.losses, vocoder_state.part("losses", found), folder)
-        vocoder_state.fill_optimizer(self.optimizer, vocoder_state.part("optimizer", found))
-
-    def learn(self) -> dict[str, float]:
-        """One optimiser step; its losses."""
+    def losses(self, pairs: Pairs) -> tuple[Tensor, dict[str, Tensor]]:
         t = self.recipe.train
-        for group in self.optimizer.param_groups:
-            group["lr"] = t.lr * self._schedule()
-        pairs = self.pairs.batch(self.step, t.batch)
-        with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
+        with self.autocast():
             speech_BVW, text_BVW = self._speech(self._masked(pairs.features)), self.encoder.text(pairs.texts)
-        said = {"contrast": self.losses["contrast"](speech_BVW, text_BVW, pairs.same_BB.to(self.device)), "distance": distance(speech_BVW, text_BVW)}
+        said = {"contrast": self.heads["contrast"](speech_BVW, text_BVW, pairs.same_BB.to(self.device)), "distance": distance(speech_BVW, text_BVW)}
         loss = said["contrast"] + t.align * said["distance"]
         if t.spelling:
             targets = [[self.letters[c] for c in text if c in self.letters] for text in pairs.texts]
-            said |= {"spelt": self.losses["spelling"](text_BVW, targets), "heard": self.losses["spelling"](speech_BVW, targets)}
+            said |= {"spelt": self.heads["spelling"](text_BVW, targets), "heard": self.heads["spelling"](speech_BVW, targets)}
             loss = loss + t.spelling * (said["spelt"] + said["heard"]) / 2
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.trained, t.clip)
-        if torch.isfinite(norm):
-            self.optimizer.step()
-        else:
-            console.warn(f"step {self.step}: the gradient is not finite, and the step is left out")
-        self.step += 1
-        return {name: float(value.detach()) for name, value in {"loss": loss, **said, "grad_norm": norm}.items()}
+        return loss, said
 
     def evaluate(self) -> dict[str, float]:
         """Retrieval in percent, by evaluation source and measure."""
@@ -169,6 +134,23 @@ class UnifiedRun:
         speech_UVW, text_UVW = self._encoded([feature for feature, _ in kept], [text for _, text in kept])
         self.encoder.speech_mean_VW.copy_(speech_UVW.mean(0))
         self.encoder.text_mean_VW.copy_(text_UVW.mean(0))
+
+    def finish(self, seconds: float) -> UnifiedResult:
+        """Measure means and retrieval, write the encoder, read it again and compare."""
+        folder, t, encoder = self.out / "model", self.recipe.train, self.encoder
+        self.means()
+        result = UnifiedResult(folder, self.retrieval())
+        record = self.record(seconds, encoder) | {"pairs": len(self.pairs.utterances)}
+        extra = self.documents(record, result.recalls, card(self.recipe, encoder.config, record, result.recalls))
+        unified_encoder.save(folder, encoder, DTYPES[t.weights], extra)
+        again = unified_encoder.load(folder)
+        pairs = self.pairs.batch(0, 2)
+        with torch.no_grad():
+            ours, theirs = encoder.cpu().eval().text(pairs.texts), again.text(pairs.texts)
+            speech = [(one.pool(pairs.features) if self.frozen else _heard(one, pairs.features)) for one in (encoder, again)]
+        gap = max(float((ours - theirs).abs().max()), float((speech[0] - speech[1]).abs().max()))
+        self.check_written(folder, "vectors", gap, (1e-4 if t.weights == "float32" else 0.1) * max(1.0, float(ours.abs().max())))
+        return result
 
     # --- its parts -----------------------------------------------------------------------------------------------------------------------------
 
@@ -205,14 +187,6 @@ class UnifiedRun:
         groups = [slice(i, i + TOGETHER) for i in range(0, len(texts), TOGETHER)]
         speech = torch.cat([self._speech(features[group]) for group in groups]).float()
         return speech, torch.cat([self.encoder.text(texts[group]) for group in groups]).float()
-
-    def _schedule(self) -> float:
-        t = self.recipe.train
-        if self.step < t.warmup:
-            return (self.step + 1) / t.warmup
-        if t.schedule == "constant":
-            return 1.0
-        return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, (self.step - t.warmup) / max(1, t.steps - t.warmup))))
 
 
 def begin(section: UnifiedSection, alphabet: str, offline: bool) -> tuple[UnifiedEncoder, str]:
@@ -254,63 +228,9 @@ def _from_ours(section: UnifiedSection, name: str, sizes: dict[str, Any], offlin
     return encoder, f"{name}'s speech input and layers" + (", left as they are" if section.speech.frozen else "")
 
 
-def train_unified(
-    recipe: UnifiedRecipe,
-    out: Path | None = None,
-    *,
-    resume: str | None = None,
-    smoke: int | None = None,
-    dry_run: bool = False,
-    offline: bool = False,
-) -> UnifiedResult | None:
+def train_unified(recipe: UnifiedRecipe, out: Path | None = None, **options: Any) -> UnifiedResult | None:
     """Train as the recipe says; the options are those of `melcli.train.train`, and so is the run's folder. None where nothing was finished."""
-    out = out or Path("runs") / recipe.name
-    start = None if dry_run else vocoder_state.resume_from(out, resume)
-    run = UnifiedRun(recipe, out, offline)
-    console.decided(run.decisions())
-    if dry_run:
-        console.note(f"one step went through: loss {run.learn()['loss']:.3f}")
-        return None
-    if start is not None:
-        run.resume(start)
-        console.note(f"resuming from {start}")
-    write_text(out / "recipe.yaml", yaml_config.dump_yaml(recipe))
-    began = time.perf_counter()
-    if not Steps(run).go(min(recipe.train.steps, run.step + smoke) if smoke else recipe.train.steps):
-        console.note(f"stopped at step {run.step} of {recipe.train.steps}; continue with --resume auto")
-        return None
-    return _finish(run, time.perf_counter() - began)
-
-
-def _finish(run: UnifiedRun, seconds: float) -> UnifiedResult:
-    """Measure means and retrieval, write the encoder, read it again and compare."""
-    folder, t, encoder = run.out / "model", run.recipe.train, run.encoder
-    run.means()
-    result = UnifiedResult(folder, run.retrieval())
-    record = {
-        "steps": run.step,
-        "of": t.steps,
-        "seconds": round(seconds, 3),
-        "parameters": sum(p.numel() for p in encoder.parameters()),
-        "pairs": len(run.pairs.utterances),
-    }
-    extra = {
-        "recipe.yaml": yaml_config.dump_yaml(run.recipe),
-        "evaluation.json": json.dumps(result.recalls, indent=2) + "\n",
-        TRAINING: json.dumps(record, indent=2) + "\n",
-        "README.md": card(run.recipe, encoder.config, record, result.recalls),
-    }
-    unified_encoder.save(folder, encoder, DTYPES[t.weights], extra)
-    again = unified_encoder.load(folder)
-    pairs: Pairs = run.pairs.batch(0, 2)
-    with torch.no_grad():
-        ours, theirs = encoder.cpu().eval().text(pairs.texts), again.text(pairs.texts)
-        speech = [(one.pool(pairs.features) if run.frozen else _heard(one, pairs.features)) for one in (encoder, again)]
-    gap = max(float((ours - theirs).abs().max()), float((speech[0] - speech[1]).abs().max()))
-    if not gap <= (1e-4 if t.weights == "float32" else 0.1) * max(1.0, float(ours.abs().max())):
-        raise CheckpointError(f"{folder}: read again, the encoder's vectors differ by {gap:.2g}")
-    console.note(f"written and read again: vectors within {gap:.1e}")
-    return result
+    return steps.train(UnifiedRun, recipe, out, **options)
 
 
 def _heard(encoder: UnifiedEncoder, features: list[Tensor]) -> Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
 from melcli.config import Config
+from melcli.steps_recipe import StepsRecipe, StepsSource, StepsTraining
 
 
 class SpeechBranch(Config):
@@ -58,55 +59,35 @@ class UnifiedSection(UnifiedSizes):
     text: TextBranch
 
 
-class UnifiedSource(Config):
-    """One source of speech with its text: a manifest, folder, corpus or synthetic speech."""
-
-    source: str = Field(description="what to read; relative paths are looked up from data.root, then from the working directory")
-    repeat: float = Field(1.0, gt=0, description="how often its utterances are drawn, beside the other sources' 1")
-
-
 class UnifiedData(Config):
+    """Speech with its text."""
+
     root: str = Field("data", description="folder that holds the corpora")
-    train: tuple[UnifiedSource, ...] = Field(min_length=1)
-    eval: tuple[UnifiedSource, ...] = Field((), description="pairs that retrieval is measured on")
+    train: tuple[StepsSource, ...] = Field(min_length=1)
+    eval: tuple[StepsSource, ...] = Field((), description="pairs that retrieval is measured on")
     text: str = Field("plain", description="normaliser applied to the text")
     min_seconds: float = Field(0.1, ge=0)
     max_seconds: float = Field(20.0, gt=0, description="longer utterances are left out, counted and said")
     spec_augment: dict[str, Any] | None = Field(None, description="options of melcli.audio.augment.SpecAugment; not where the branch is frozen")
 
 
-class UnifiedTraining(Config):
-    steps: int = Field(gt=0, description="optimiser steps")
+class UnifiedTraining(StepsTraining):
     batch: int = Field(256, ge=2, description="pairs a step, each the others' counter-example")
     alike: int = Field(4, ge=1, description="a batch is taken, by length, out of so many batches drawn: the more alike, the harder to tell apart")
-    lr: float = Field(1e-3, gt=0)
-    warmup: int = Field(100, ge=0, description="steps")
-    schedule: Literal["cosine", "constant"] = "cosine"
-    weight_decay: float = Field(0.05, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip: float = Field(1.0, gt=0)
     temperature: float = Field(0.07, gt=0, description="of the contrastive softmax where training begins; it is learnt")
     align: float = Field(0.0, ge=0, description="weight of the distance between a pair's vectors, 1 - cosine, against the gap between the modalities")
     spelling: float = Field(
         0.0, ge=0, description="weight of a CTC loss by which the vectors of both branches spell the text through one head, so that they keep it"
     )
     spelling_rate: int = Field(4, ge=1, description="CTC frames a vector; vectors x rate bounds the characters that can be spelt")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="autocast type; auto takes bfloat16 where the hardware multiplies it")
-    weights: Literal["float32", "bfloat16", "float16"] = Field("float32", description="number format of the weights on disk")
-    eval_every: int = Field(500, gt=0)
     eval_limit: int = Field(500, gt=0, description="pairs a source")
-    save_every: int = Field(500, gt=0)
-    keep: int = Field(2, ge=1, description="checkpoints kept")
-    log_every: int = Field(20, gt=0)
-    log_to: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
 
 
-class UnifiedRecipe(Config):
+class UnifiedRecipe(StepsRecipe):
     """A unified encoder's training. `melcli train RECIPE key.sub=value` overrides any field by its dotted name."""
 
-    name: str
-    summary: str = ""
-    seed: int = 0
+    what = "unified encoder"
+
     data: UnifiedData
     unified: UnifiedSection
     train: UnifiedTraining

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from melcli.config import Config
+from melcli.steps_recipe import StepsRecipe, StepsSource, StepsTraining
 
 
 class VocoderSizes(Config):
@@ -27,17 +28,12 @@ class VocoderSection(VocoderSizes):
     mel: str = Field("speecht5", description="preset of the mel that it reads")
 
 
-class VocoderSource(Config):
-    """One source of audio: a manifest, folder, corpus or synthetic speech (`synth:en?hours=2`). Text is not needed."""
-
-    source: str = Field(description="what to read; relative paths are looked up from data.root, then from the working directory")
-    repeat: float = Field(1.0, gt=0, description="how often its audio is drawn, beside the other sources' 1")
-
-
 class VocoderData(Config):
+    """What is heard; text is not needed."""
+
     root: str = Field("data", description="folder that holds the corpora")
-    train: tuple[VocoderSource, ...] = Field(min_length=1)
-    eval: tuple[VocoderSource, ...] = Field(
+    train: tuple[StepsSource, ...] = Field(min_length=1)
+    eval: tuple[StepsSource, ...] = Field(
         (), description="audio that goes through mel and vocoder during training; the mels before and after are compared"
     )
     gain_db: tuple[float, float] = Field((-15.0, 6.0), description="each crop is made louder or softer by so much, but never clips")
@@ -72,39 +68,25 @@ class AdversarialSection(Config):
     lr: float = Field(2e-4, gt=0)
 
 
-class VocoderTraining(Config):
-    steps: int = Field(gt=0, description="optimiser steps")
+class VocoderTraining(StepsTraining):
     batch: int = Field(16, gt=0, description="crops a step")
     crop_seconds: float = Field(1.0, gt=0, description="length of a crop; shorter recordings are filled up with silence")
-    lr: float = Field(1e-3, gt=0)
     warmup: int = Field(200, ge=0, description="steps")
-    schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip: float = Field(1.0, gt=0)
     average: float = Field(
         0.999, ge=0, lt=1, description="decay of the running mean of the weights, which is what is evaluated and becomes the model"
     )
     loss: LossSection = LossSection()
     adversarial: AdversarialSection | None = Field(None, description="off by default: it makes a step several times as long")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="autocast type of the convolutions; auto takes bfloat16 where there is hardware"
-    )
-    weights: Literal["float32", "float16", "bfloat16"] = Field("float32", description="number format of the model's weights on disk")
     eval_every: int = Field(1000, gt=0)
     eval_limit: int = Field(20, gt=0, description="recordings a source")
-    save_every: int = Field(500, gt=0)
-    keep: int = Field(2, ge=1, description="checkpoints kept")
-    log_every: int = Field(20, gt=0)
-    log_to: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
 
 
-class VocoderRecipe(Config):
+class VocoderRecipe(StepsRecipe):
     """A vocoder's training. `melcli train RECIPE key.sub=value` overrides any field by its dotted name."""
 
-    name: str
-    summary: str = ""
-    seed: int = 0
+    what = "vocoder"
+
     data: VocoderData
     vocoder: VocoderSection
     train: VocoderTraining

@@ -10,7 +10,7 @@ import melcli
 PACKAGE = Path(melcli.__file__).parent
 LAYERS = (
     {"__init__", "errors", "files", "torchaudio_guard", "registry", "hub", "config", "recipe", "vocoder_recipe", "console", "sweep"}
-    | {"unified_recipe"},
+    | {"unified_recipe", "steps_recipe"},
     {"audio"},
     {"data"},
     {"models", "scoring"},
@@ -58,6 +58,7 @@ LAYERS = (
         "cli_options",
         "cli_reply",
         "cli_score",
+        "cli_score_aloud",
         "cli_score_replies",
         "cli_score_tts",
         "cli_synthesize",

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from melcli.errors import ConfigError
 from melcli.models.mel_output import MelOutput
 from melcli.models.noise import Noise
-from melcli.models.speech_output import Said, check_number
+from melcli.models.speech_output import Said, check_numbers
 from melcli.models.spoken_layout import Layout
 
 ITERATIONS = 12  # of k-means
@@ -51,10 +51,9 @@ class CodebookOutput(MelOutput):
         slow_weight: float = 0.2,
     ) -> None:
         super().__init__(width, n_mels, frames=frames, norm=norm, prenet=prenet, dropout=dropout, postnet=postnet, postnet_layers=postnet_layers)
-        check_number("hidden", hidden, 1, whole=True)
-        check_number("codes", codes, 2, whole=True)
-        for name, value in (("softness", softness), ("code_weight", code_weight), ("slow_weight", slow_weight)):
-            check_number(name, value, 0)
+        check_numbers(1, whole=True, hidden=hidden)
+        check_numbers(2, whole=True, codes=codes)
+        check_numbers(0, softness=softness, code_weight=code_weight, slow_weight=slow_weight)
         size = frames * n_mels
         self.register_buffer("codebook", torch.zeros(codes, size))
         self.register_buffer("spread", torch.ones(()))  # mean squared distance of patches from their codes

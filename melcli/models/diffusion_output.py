@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from melcli.models.mel_output import MelOutput
 from melcli.models.noise import Noise
-from melcli.models.speech_output import Said, check_number, stop_loss
+from melcli.models.speech_output import Said, check_numbers, stop_loss
 from melcli.models.spoken_layout import Layout
 
 TIMES = (0.999, 0.001)  # of diffusion, from noise to latent; at the very ends one of both has no weight
@@ -65,11 +65,9 @@ class DiffusionOutput(MelOutput):
             postnet_layers=postnet_layers,
             reads=latent,
         )
-        for name, value in (("hidden", hidden), ("latent", latent), ("layers", layers), ("steps", steps)):
-            check_number(name, value, 1, whole=True)
-        for name, value in (("sigma", sigma), ("diffusion_weight", diffusion_weight), ("stop_weight", stop_weight), ("stop_positive", stop_positive)):
-            check_number(name, value, 0)
-        check_number("guidance", guidance, 1)
+        check_numbers(1, whole=True, hidden=hidden, latent=latent, layers=layers, steps=steps)
+        check_numbers(0, sigma=sigma, diffusion_weight=diffusion_weight, stop_weight=stop_weight, stop_positive=stop_positive)
+        check_numbers(1, guidance=guidance)
         size = frames * n_mels
         self.encoder = nn.Sequential(nn.Linear(size, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, latent))
         self.decoder = nn.Sequential(nn.Linear(latent, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, size))

@@ -15,7 +15,7 @@ from melcli.models.noise import Noise
 from melcli.models.normalise import GlobalNorm
 from melcli.models.postnet import PostNet
 from melcli.models.prenet import PreNet
-from melcli.models.speech_output import SpeechOutput, check_number
+from melcli.models.speech_output import SpeechOutput, check_numbers
 from melcli.models.spoken_layout import Layout
 
 
@@ -43,10 +43,9 @@ class MelOutput(SpeechOutput):
         super().__init__()
         if norm not in ("global", "none"):
             raise ConfigError(f"model.speech_output.norm: '{norm}' is unknown; valid: global, none.{nearest(norm, ('global', 'none'))}")
-        for name, value in (("frames", frames), ("prenet", prenet), ("postnet", postnet)):
-            check_number(name, value, 1, whole=True)
-        check_number("postnet_layers", postnet_layers, 0, whole=True)
-        check_number("dropout", dropout, 0, 1)
+        check_numbers(1, whole=True, frames=frames, prenet=prenet, postnet=postnet)
+        check_numbers(0, whole=True, postnet_layers=postnet_layers)
+        check_numbers(0, below=1, dropout=dropout)
         self.stride, self.n_mels = frames, n_mels
         self.normalise = GlobalNorm(n_mels) if norm == "global" else None
         self.prenet = PreNet(reads or frames * n_mels, prenet, width, dropout)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from melcli.models.mel_output import MelOutput
 from melcli.models.noise import Noise
-from melcli.models.speech_output import Said, check_number, stop_loss
+from melcli.models.speech_output import Said, check_numbers, stop_loss
 from melcli.models.spoken_layout import Layout
 
 
@@ -51,10 +51,9 @@ class SpectrogramOutput(MelOutput):
         stop_positive: float = 5.0,
     ) -> None:
         super().__init__(width, n_mels, frames=frames, norm=norm, prenet=prenet, dropout=dropout, postnet=postnet, postnet_layers=postnet_layers)
-        check_number("hidden", hidden, 1, whole=True)
-        check_number("time_deltas", time_deltas, 0, whole=True)
-        for name, value in (("weight", weight), ("stop_weight", stop_weight), ("stop_positive", stop_positive)):
-            check_number(name, value, 0)
+        check_numbers(1, whole=True, hidden=hidden)
+        check_numbers(0, whole=True, time_deltas=time_deltas)
+        check_numbers(0, weight=weight, stop_weight=stop_weight, stop_positive=stop_positive)
         self.write = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, frames * n_mels))
         self.stop = nn.Linear(width, 1)
         self.time_deltas, self.feature_deltas = time_deltas, bool(feature_deltas)

@@ -113,12 +113,13 @@ def build_speech_output(options: dict[str, Any], width: int, n_mels: int) -> Spe
     return cls(width, n_mels, **fields)
 
 
-def check_number(name: str, value: Any, least: float, most: float | None = None, whole: bool = False) -> None:
-    """Raises ConfigError where an option is no number in its range."""
-    right = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and value >= least and (most is None or value < most)
-    if not right:
-        range_ = f"at least {least:g}" + ("" if most is None else f" and less than {most:g}")
-        raise ConfigError(f"model.speech_output.{name}: {value!r} is no {'whole ' if whole else ''}number of {range_}")
+def check_numbers(least: float, *, below: float | None = None, whole: bool = False, **options: Any) -> None:
+    """Raises ConfigError where an option, given by its name, is no number in this range."""
+    for name, value in options.items():
+        right = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and value >= least
+        if not right or (below is not None and value >= below):
+            range_ = f"at least {least:g}" + ("" if below is None else f" and less than {below:g}")
+            raise ConfigError(f"model.speech_output.{name}: {value!r} is no {'whole ' if whole else ''}number of {range_}")
 
 
 def masked_mean(values: Tensor, mask: Tensor, count: Tensor | int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from melcli.models.mel_output import MelOutput
 from melcli.models.noise import Noise
-from melcli.models.speech_output import Said, check_number, masked_mean, stop_loss
+from melcli.models.speech_output import Said, check_numbers, masked_mean, stop_loss
 from melcli.models.spoken_layout import Layout
 
 
@@ -62,13 +62,11 @@ class VaeOutput(MelOutput):
             postnet=postnet,
             postnet_layers=postnet_layers,
         )
-        check_number("stop_weight", stop_weight, 0)
-        check_number("stop_positive", stop_positive, 0)
-        check_number("hidden", hidden, 1, whole=True)
-        check_number("kl_weight", kl_weight, 0)
-        check_number("kl_after", kl_after, 0, whole=True)
-        check_number("flux_weight", flux_weight, 0)
-        check_number("flux_limit", flux_limit if flux_limit is not None else 1.0, 0)
+        check_numbers(1, whole=True, hidden=hidden)
+        check_numbers(0, whole=True, kl_after=kl_after)
+        check_numbers(0, kl_weight=kl_weight, flux_weight=flux_weight, stop_weight=stop_weight, stop_positive=stop_positive)
+        if flux_limit is not None:
+            check_numbers(0, flux_limit=flux_limit)
         size = frames * n_mels
         self.latent = nn.Linear(width, 2 * size)
         with torch.no_grad():

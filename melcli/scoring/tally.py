@@ -77,16 +77,17 @@ class Report:
         """The rows of the table that COLUMNS heads."""
         found = []
         for name, s in self.as_dict()["sets"].items():
-            between = None if s["wer_interval"] is None else "{:.2f}..{:.2f}".format(*s["wer_interval"])
-            cells = [s["wer"], between, *(s[key] for key in ("cer", "sub", "del", "ins", "words", "utterances", "audio_seconds", "rtfx"))]
-            found.append([self.model or "-", name, *map(_cell, cells)])
+            keys = ("wer", "wer_interval", "cer", "sub", "del", "ins", "words", "utterances", "audio_seconds", "rtfx")
+            found.append([self.model or "-", name, *(cell(s[key]) for key in keys)])
         if len(found) > 1:
-            found.append([self.model or "-", "average", _cell(self.average_wer()), *["-"] * 8, _cell(self.average_rtfx())])
+            found.append([self.model or "-", "average", cell(self.average_wer()), *["-"] * 8, cell(self.average_rtfx())])
         return found
 
 
-def _cell(value: float | str | None) -> str:
-    """Rates to two places, so that they stand below each other; a dash for what is not known."""
+def cell(value: float | str | Sequence[float] | None) -> str:
+    """A table's: rates to two places, so that they stand below each other, intervals as low..high, and a dash for what is not known."""
+    if isinstance(value, list | tuple):
+        return "{:.2f}..{:.2f}".format(*value)
     return "-" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 

@@ -19,8 +19,9 @@ from melcli.data.manifest import read_source
 from melcli.data.utterance import Utterance
 from melcli.errors import AudioError, ConfigError
 from melcli.scoring import normalize
+from melcli.steps_recipe import StepsSource
 from melcli.training.setup import locate
-from melcli.unified_recipe import UnifiedData, UnifiedSource
+from melcli.unified_recipe import UnifiedData
 
 TRIES = 20  # steps in a row without two readable recordings, before a training gives up
 
@@ -76,7 +77,7 @@ class PairSource:
 
 
 def read_pairs(
-    entries: Sequence[UnifiedSource], data: UnifiedData, offline: bool, limit: int | None = None
+    entries: Sequence[StepsSource], data: UnifiedData, offline: bool, limit: int | None = None
 ) -> tuple[list[Utterance], list[float], dict[str, int]]:
     """Utterances with their normalised text, how often each is drawn, and how many were left out for which reason. limit: so many, spread evenly."""
     clean = normalize.get(data.text)

@@ -24,8 +24,9 @@ from melcli.data.load import load_utterance
 from melcli.data.manifest import read_source
 from melcli.data.utterance import Utterance
 from melcli.errors import AudioError, ConfigError
+from melcli.steps_recipe import StepsSource
 from melcli.training.setup import locate
-from melcli.vocoder_recipe import VocoderData, VocoderSource
+from melcli.vocoder_recipe import VocoderData
 
 PEAK = 0.98  # that a gain leaves
 TRIES = 20  # recordings in a row that cannot be read before a training gives up
@@ -97,7 +98,7 @@ class CropSource:
         return self.kept[index]
 
 
-def read_sources(sources: Sequence[VocoderSource], root: Path, offline: bool) -> tuple[list[Utterance], list[float]]:
+def read_sources(sources: Sequence[StepsSource], root: Path, offline: bool) -> tuple[list[Utterance], list[float]]:
     """All utterances of the sources, and how often each is drawn."""
     utterances: list[Utterance] = []
     repeats: list[float] = []

@@ -16,7 +16,7 @@ from melcli.audio.io import load
 from melcli.branches import branches, others
 from melcli.data.utterance import Utterance
 from melcli.data.written import codes_of
-from melcli.errors import ConfigError
+from melcli.errors import CheckpointError, ConfigError
 from melcli.inputs import AudioInput
 from melcli.models import checkpoint, unified_encoder
 from melcli.models.replier import Replier
@@ -229,6 +229,8 @@ def test_a_resumed_training_of_an_encoder_is_an_uninterrupted_one(folder, tmp_pa
     assert train_unified(recipe, tmp_path / "cut", smoke=7) is not None
     with pytest.raises(ConfigError, match="holds a run already: add --resume auto"):
         train_unified(recipe, tmp_path / "cut")
+    with pytest.raises(CheckpointError, match="--resume nowhere: no checkpoint of a unified encoder's training there"):
+        train_unified(recipe, tmp_path / "cut", resume="nowhere")
     assert train_unified(recipe, tmp_path / "cut", resume="auto") is not None
     one, two = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("whole", "cut"))
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -237,10 +239,10 @@ def test_a_resumed_training_of_an_encoder_is_an_uninterrupted_one(folder, tmp_pa
 def test_sigterm_saves_and_stops(folder, tmp_path, monkeypatch, capsys):
     learn = UnifiedRun.learn
 
-    def learning(run):
+    def learning(run, pairs):
         if run.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return learn(run)
+        return learn(run, pairs)
 
     monkeypatch.setattr(UnifiedRun, "learn", learning)
     assert train_unified(recipes.load(str(folder / "encoder.yaml")), tmp_path / "run") is None

@@ -210,8 +210,11 @@ def test_a_misspelt_key_has_its_line(recipe_file, tmp_path):
         recipes.load(str(path))
 
 
-def test_a_checkpoint_of_another_size_is_refused(recipe_file, tmp_path):
+def test_discriminators_may_join_later_and_a_checkpoint_of_another_size_is_refused(recipe_file, tmp_path):
     train_vocoder(recipes.load(str(recipe_file), ["data.eval=[]"]), tmp_path, smoke=1)
+    judged = recipes.load(str(recipe_file), ["data.eval=[]", "train.adversarial={start: 0, channels: 2}"])
+    assert train_vocoder(judged, tmp_path, smoke=1, resume="auto") is not None
+    assert (tmp_path / "checkpoints" / "checkpoint-2" / "complete").exists()
     with pytest.raises(CheckpointError, match="wrong shape for"):
         train_vocoder(recipes.load(str(recipe_file), ["data.eval=[]", "vocoder.width=16"]), tmp_path, resume="auto")
 

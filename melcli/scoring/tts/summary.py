@@ -5,8 +5,6 @@ Means over utterances have bootstrap intervals beside them, drawn as those of th
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,7 +15,7 @@ from melcli.scoring import bootstrap
 from melcli.scoring.protocol import Protocol
 from melcli.scoring.results import ResultRow
 from melcli.scoring.run import Run
-from melcli.scoring.tally import Report
+from melcli.scoring.tally import Report, cell
 from melcli.scoring.tts.measures import length_ratio, looped, stopped_early
 
 MEANS = ("sim_prompt", "sim_reference", "mcd")
@@ -81,32 +79,22 @@ def of_run(run: Run, protocol: Protocol) -> dict[str, Any]:
     return found
 
 
-def table(reports: Sequence[Report]) -> list[list[str]]:
-    """The rows that COLUMNS heads: one a voice and set."""
+def table(objects: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The rows that COLUMNS heads, of what `as_dict` gives: one a voice and set."""
     rows = []
-    for report in reports:
-        for name, s in as_dict(report)["sets"].items():
+    for one in objects:
+        for name, s in one["sets"].items():
             speech = s["speech"]
-            between = None if s["wer_interval"] is None else "{:.2f}..{:.2f}".format(*s["wer_interval"])
             mos = None if "mos" not in speech else " ".join(f"{key} {value:.2f}" for key, value in speech["mos"].items())
-            cells = [s["wer"], between, s["cer"], s["words"], speech["sim_prompt"], speech["sim_reference"], speech["mcd"], mos, speech["length"]]
+            cells = [*(s[key] for key in ("wer", "wer_interval", "cer", "words")), speech["sim_prompt"], speech["sim_reference"], speech["mcd"]]
+            cells += [mos, speech["length"]]
             cells += [speech[key] for key in ("lead", "tail", "longest_pause", "silence", "loops", "cut_off")]
-            rows.append([report.model or "-", name, *map(_cell, [*cells, s["utterances"], s["audio_seconds"], s["rtfx"]])])
+            rows.append([one["model"] or "-", name, *map(cell, [*cells, s["utterances"], s["audio_seconds"], s["rtfx"]])])
     return rows
 
 
-def to_csv(reports: Sequence[Report]) -> str:
-    """The table as CSV."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([["" if cell == "-" else cell for cell in row] for row in table(reports)])
-    return file.getvalue()
-
-
-def to_markdown(reports: Sequence[Report]) -> str:
-    """The table as Markdown, without the columns that are empty."""
-    rows = table(reports)
+def to_markdown(rows: Sequence[Sequence[str]]) -> str:
+    """The rows of `table` as Markdown, without the columns that are empty."""
     kept = [i for i in range(len(COLUMNS)) if any(row[i] != "-" for row in rows)]
     lines = [[COLUMNS[i] for i in kept], ["---"] * len(kept), *([row[i].replace("|", "\\|") for i in kept] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
@@ -136,7 +124,3 @@ def _rate(rows: Sequence[ResultRow], pair: Callable[[ResultRow, Mapping[str, Any
     parts = [pair(row, row.speech or {}) for row in rows]
     below = sum(part[1] for part in parts)
     return round(sum(part[0] for part in parts) / below, 4) if below else None
-
-
-def _cell(value: float | str | None) -> str:
-    return "-" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
