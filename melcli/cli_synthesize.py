@@ -38,6 +38,9 @@ def synthesize(
     model: Annotated[str | None, typer.Option(help=f"A speaking model's name, folder or hub id.  [default: {MODEL}]", show_default=False)] = None,
     voice: Annotated[Path | None, typer.Option(metavar="FILE", help="A recording of 1 to 30 s to speak like.")] = None,
     voice_text: Annotated[str | None, typer.Option(metavar="TEXT", help="What is said in it.  [default: its .txt beside it, else unknown]")] = None,
+    lexicon: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Words and how they sound, a line each with a tab between, or in the CMU's layout.")
+    ] = None,
     vocoder: Annotated[str, typer.Option(metavar="NAME|auto", help="What makes audio of the mel; see `models ls --kind vocoder`.")] = "auto",
     temperature: Annotated[
         float | None, typer.Option(min=0, help="How freely the voice varies; 0 is always the mean.  [default: the model's own]", show_default=False)
@@ -72,7 +75,7 @@ def synthesize(
     listener = check_with or ("tiny-en" if check else None)
     common = {"device": device, "dtype": dtype, "offline": offline}
     if prompts:
-        texts = {"TEXT": text, "--text-file": text_file, "--voice": voice, "--voice-text": voice_text, "--plot": plot}
+        texts = {"TEXT": text, "--text-file": text_file, "--voice": voice, "--voice-text": voice_text, "--lexicon": lexicon, "--plot": plot}
         name = cli_continue.check(model, out, texts)
         _check_listener(listener, out, offline)
         voicing = {"vocoder": vocoder, "temperature": temperature, "seed": seed, "max_seconds": max_seconds}
@@ -102,7 +105,7 @@ def synthesize(
     _check_listener(listener, out, offline)
     from melcli.synthesize import Synthesizer
 
-    options = {"vocoder": vocoder, "temperature": temperature, "seed": seed} | common
+    options = {"vocoder": vocoder, "temperature": temperature, "seed": seed, "lexicon": lexicon} | common
     synthesizer = Synthesizer.load(model, **options)
     console.decided(synthesizer.decisions | {"output": _output(out, batch)})
     began = time.perf_counter()

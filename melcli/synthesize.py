@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from melcli.audio.vocoder import Vocoder, load_vocoder
 from melcli.audio.writer import AudioWriter
+from melcli.data.lexicon import read as read_lexicon
 from melcli.data.passages import paragraphs
 from melcli.data.speakable import Piece, passages
 from melcli.errors import AudioError, UsageError
@@ -119,13 +121,15 @@ class Synthesizer:
         vocoder: str = "auto",
         temperature: float | None = None,
         seed: int = 0,
+        lexicon: Path | None = None,
         device: str = "auto",
         dtype: str = "auto",
         offline: bool = False,
     ) -> Synthesizer:
         """A model by name, folder or hub id, with a vocoder that reads its mel.
 
-        temperature: of the latents, the model's own unless given; 0 is the mean of each.
+        temperature: of the latents, the model's own unless given; 0 is the mean of each. lexicon: a pronunciation dictionary for words that the
+        model's own does not hold, or says otherwise (data/lexicon.py).
         Raises CheckpointError, also where the model cannot speak, ConfigError and UsageError.
         """
         where, why_device = pick_device(device)
@@ -135,6 +139,9 @@ class Synthesizer:
         if where == "cpu":
             keep_freed_memory()
         speaker = Speaker.load(model, device=where, dtype=str(kind).removeprefix("torch."), offline=offline)
+        if lexicon is not None:
+            words = read_lexicon(lexicon)
+            speaker.pronounce(words)
         spec = speaker.spec
         chosen = load_vocoder(vocoder, spec, device=where, offline=offline)
         mel = f"{spec.rate} Hz, {spec.n_mels} bins, {spec.frame_rate:g} frames/s; {spec.frame_rate / speaker.frames_per_step:g} steps/s"
@@ -145,6 +152,8 @@ class Synthesizer:
             "mel": mel,
             "vocoder": f"{chosen.family}: {'reads this mel' if vocoder == 'auto' else 'as asked'}",
         }
+        if lexicon is not None:
+            decisions["lexicon"] = f"{len(words.words):,} word{'' if len(words.words) == 1 else 's'} as in {lexicon}"
         return cls(speaker, chosen, decisions, temperature=temperature, seed=seed)
 
     @property

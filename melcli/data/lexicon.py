@@ -53,6 +53,10 @@ class Lexicon:
 
         return _WORD.sub(sound, text)
 
+    def beneath(self, other: Lexicon) -> Lexicon:
+        """The same, where `other` does not say otherwise."""
+        return Lexicon({**self.words, **other.words})
+
     def dump(self) -> str:
         """As `read` takes it."""
         return "".join(f"{word}\t{sound}\n" for word, sound in sorted(self.words.items()))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from melcli.audio.mel_spec import MelSpec
+from melcli.data.lexicon import Lexicon
 from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError, UsageError
 from melcli.models import checkpoint
@@ -76,6 +77,19 @@ class Speaker:
         if model.speech_output is None:
             raise CheckpointError(f"--model {name}: this model only listens; it has no speech output")
         return cls(model, processor)
+
+    def pronounce(self, words: Lexicon) -> None:
+        """From now on say these words so, whatever the model's own dictionary holds. Raises UsageError where it has none, or never learnt a sound."""
+        if self.encoder.lexicon is None:
+            raise UsageError("--lexicon: this voice reads letters and not sounds; write the words as they should be read instead")
+        tokenizer = self.processor.tokenizer
+        for word, sound in words.words.items():
+            if tokenizer.unk_token_id in tokenizer(sound, add_special_tokens=False)["input_ids"]:
+                raise UsageError(f"--lexicon: {word!r} sounds like {sound!r}, and this voice knows the sounds {self._sounds()}")
+        self.encoder.lexicon = self.encoder.lexicon.beneath(words)
+
+    def _sounds(self) -> str:
+        return " ".join(sorted(set().union(*self.encoder.lexicon.words.values())))
 
     def check(self, text: str) -> None:
         """Raises UsageError where there is nothing to say, or something that the voice never learnt."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from melcli.audio import io
 from melcli.audio.mel import log_mel
 from melcli.audio.mel_spec import preset
 from melcli.data.features import WaveFeatures
+from melcli.data.lexicon import Lexicon
 from melcli.data.silence import Trim, TrimmedFeatures, kept, level
 from melcli.data.utterance import Utterance
-from melcli.errors import CheckpointError, ConfigError
+from melcli.errors import CheckpointError, ConfigError, UsageError
 from melcli.models import checkpoint
 from melcli.models.speaker import Speaker
 from melcli.models.start import Origin, start
@@ -138,6 +140,10 @@ def test_a_voice_that_reads_how_words_sound(recipe_file, tmp_path):
     example = says(utterance, 3, says.texts([utterance])[0])
     assert "".join(voice.processor.ctc_alphabet[i] for i in example.spoken_ctc_ids) == "ləʊ HIGH"
     assert len(voice.speak(["low"], max_seconds=1)[0].mel_TM)
+    voice.pronounce(Lexicon({"high": "hʊɪ", "low": "lɪ"}))
+    assert voice.processor.tokenizer.decode(voice.encoder.texts([replace(utterance, text="low mid high")])[0]) == "lɪ mɪd hʊɪ"
+    with pytest.raises(UsageError, match="--lexicon: 'high' sounds like 'haɪ', and this voice knows the sounds d h l m ɪ ʊ"):
+        voice.pronounce(Lexicon({"high": "haɪ"}))
     (tmp_path / "sounds.txt").unlink()
     train(recipes.load(str(recipe_file), [f"model.init={folder}", "train.steps=2", "train.eval_every=2"]), tmp_path / "two")
     assert (tmp_path / "two" / "model" / "lexicon.txt").read_bytes() == (folder / "lexicon.txt").read_bytes()
