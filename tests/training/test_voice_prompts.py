@@ -162,6 +162,7 @@ def test_a_training_example_is_what_speaking_builds(recipe_file, tmp_path, setti
         assert len(item.example.input_ids) - size == run.processor.steps(len(item.spoken_TM))
         if run.model.config.text_positions == "spread":
             assert item.example.positions[:size] == prompt.positions
+            assert prompt.positions[0] == 1 + (0 if told else run.processor.steps(len(item.voice_TM))), "after <|speak|>, and an untold voice"
             following = prompt.positions[-1] + 1
             assert item.example.positions[size:] == list(range(following, following + len(item.example.positions) - size))
         own = run.encoders[index]._ctc_ids(utterances[index], run.text_ids[index])[1]
