@@ -67,6 +67,21 @@ class StoreSection(Section):
     gigabytes: float = Field(50.0, gt=0, description="what all kept shards may take together; those wanted longest ago go first")
 
 
+class VoicePromptSection(Section):
+    """Another utterance of the same speaker before what is said, read and not learnt; see data/voice_prompts.py."""
+
+    share: float = Field(0.5, gt=0, le=1, description="of the utterances of task tts whose speaker has others; drawn anew each epoch")
+    seconds: tuple[float, float] = Field((1.0, 4.0), description="how long: between these")
+    told: float = Field(0.5, ge=0, le=1, description="share that is whole utterances, with their text; the rest are stretches without text")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> VoicePromptSection:
+        least, most = self.seconds
+        if not 0 < least <= most:
+            raise ValueError(f"seconds [{least:g}, {most:g}] must be two numbers above 0, the smaller one first")
+        return self
+
+
 class DataSection(Section):
     root: str = Field("data", description="folder that holds the corpora")
     mel: str = Field("phi4mm", description="mel preset; must agree with feature shards and with the model trained from")
@@ -80,6 +95,7 @@ class DataSection(Section):
     spec_augment: dict[str, Any] | None = Field(None, description="options of melcli.audio.augment.SpecAugment, applied to the log-mel in training")
     prompt_seconds: float = Field(3.0, gt=0, description="task continue: what is heard of an utterance; the rest is said, shorter ones are left out")
     trim_silence: dict[str, Any] | None = Field(None, description="options of melcli.data.silence.Trim, applied to speech that is learnt to be said")
+    voice_prompts: VoicePromptSection | None = Field(None, description="speech of the same speaker before what is learnt to be said")
     mix: Mix | None = Field(None, description="shares of the sources by their hours, instead of each source's repeat or weight")
     shuffle: Literal["global", "shards"] = Field(
         "global", description="order of an epoch: of all utterances, or of shards and then of those in a window of them, for shards behind addresses"

@@ -16,11 +16,12 @@ from melcli.data import written
 from melcli.data.batches import TrainingBatches, only
 from melcli.data.packing import BatchPlan
 from melcli.data.utterance import Utterance
+from melcli.data.voice_prompts import VoicePrompts
 from melcli.errors import CheckpointError, ConfigError
 from melcli.files import write_text
 from melcli.models.hardware import keep_freed_memory, pick_device, pick_dtype
 from melcli.recipe import Recipe
-from melcli.training import parallel, setup, tune
+from melcli.training import parallel, setup, tune, voices
 from melcli.training.evaluation import Evaluation
 from melcli.training.finish import TrainResult, finish
 from melcli.training.progress import ProgressLines, Stopwatch
@@ -51,6 +52,7 @@ class Run:
         utterances = self.data.features.utterances
         self.text_ids = self._text_ids(utterances)
         lengths = self._lengths(utterances)
+        self.voices = self._voices()
         world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         self.parallel, self.parallel_reason = parallel.choose(t.parallel, world, pick_device()[0])
         self.plan = BatchPlan(
@@ -62,6 +64,7 @@ class Run:
             row_tokens=t.row_tokens,
             repeats=self.data.repeats,
             shards=self.data.features.blocks() if recipe.data.shuffle == "shards" else None,
+            added=None if self.voices is None else self.voices.positions,
             **self._curriculum(),
         )
         self.world = world
@@ -88,6 +91,10 @@ class Run:
             for i, ids in zip(own, encoder.texts([utterances[i] for i in own]), strict=True):
                 found[i] = ids
         return found
+
+    def _voices(self) -> VoicePrompts | None:
+        stride = self.model.speech_output.stride if self.model.speech_output is not None else 1
+        return voices.voice_prompts(self.recipe.data, self.data, self.text_ids, self.processor.spec, stride, self.recipe.seed)
 
     def _tokenizer(self, resuming: bool) -> Any:
         """The run's own tokenizer where it was trained for it and the run is resumed, so that it cannot get another."""
@@ -142,6 +149,7 @@ class Run:
             + (f", {texts} of them text alone" if (texts := self.data.tasks.count("text")) else "")
             + (f", {unheard} of them read and not heard" if (unheard := sum(map(self.data.tasks.count, written.TASKS))) else "")
             + (f"; left out: {left_out}" if left_out else ""),
+            **({} if self.voices is None else {"voice prompts": voices.decided(self.recipe.data, self.data, self.voices)}),
             "mel": f"{self.recipe.data.mel}: {self.processor.spec.frame_rate:g} frames/s, {self.processor.spec.n_mels} bins",
             "model": f"{count:,} parameters{sizes}; vocabulary {len(self.tokenizer)}",
             **begun,
@@ -170,6 +178,7 @@ class Run:
             seed=self.recipe.seed,
             on_failure=_left_out,
             text_noise=self.recipe.data.text_noise,
+            voices=self.voices,
         )
 
     def trainer(self, smoke: int | None = None) -> SpeechTrainer:

@@ -15,6 +15,7 @@ from melcli.data.features import Joined
 from melcli.data.packing import BatchPlan, balanced
 from melcli.data.tasks import Encoder
 from melcli.data.text_noise import with_noise
+from melcli.data.voice_prompts import Voice, VoicePrompts
 from melcli.errors import AudioError
 
 AHEAD = 64  # batches whose shards are fetched before they are wanted
@@ -23,7 +24,7 @@ SPARE_BATCHES = 20  # that are tried in place of one of which no file can be rea
 
 class TrainingBatches(Dataset):
     """Batch number `step` of the whole training. encoders: that of each utterance's task. patches, steps_of: positions that so many frames take
-    where they are heard, and where they are said.
+    where they are heard, and where they are said. voices: draws the voice prompts of what is said.
 
     Rows are as the plan has them, unless augmentation changed lengths: then the batch's utterances are shared out among its rows anew.
     Each utterance draws its augmentation from a generator seeded by (seed, batch, place in the batch), so a batch does not depend on which
@@ -45,6 +46,7 @@ class TrainingBatches(Dataset):
         seed: int,
         on_failure: Callable[[str], None],
         text_noise: float = 0.0,
+        voices: VoicePrompts | None = None,
     ) -> None:
         self.features = features
         self.text_ids = text_ids
@@ -59,6 +61,7 @@ class TrainingBatches(Dataset):
         self.told: set[str] = set()
         self._seen = 0  # up to which batch it was said what will be wanted
         self.text_noise = text_noise
+        self.voices = voices
         self.vocabulary = sorted({token for ids in text_ids for token in ids}) if text_noise else []
 
     def __len__(self) -> int:
@@ -72,7 +75,8 @@ class TrainingBatches(Dataset):
         raise AudioError(f"training stops at batch {step}: neither it nor those after it hold any audio that can be read")
 
     def _rows(self, step: int) -> list[list[Item]]:
-        _, rows = self.plan.locate(step)
+        epoch, rows = self.plan.locate(step)
+        lengths = self.plan.lengths_of(epoch)
         items: list[Item] = []
         planned: list[list[int]] = []
         place = 0
@@ -86,10 +90,10 @@ class TrainingBatches(Dataset):
                 except AudioError as error:
                     self._failed(str(error))
                     continue
-                as_planned &= len(item.example.input_ids) == self.plan.lengths[index]
+                as_planned &= len(item.example.input_ids) == lengths[index]
                 planned[-1].append(len(items))
                 items.append(item)
-        if not as_planned:  # a change of speed changes lengths, which the plan does not know: share them out anew among as many rows
+        if not as_planned:  # cut silence or a change of speed changes lengths, which the plan does not know: share them out anew among as many rows
             planned = balanced([len(item.example.input_ids) for item in items], len(rows))
         return [[items[i] for i in row] for row in planned if row]
 
@@ -99,7 +103,9 @@ class TrainingBatches(Dataset):
         if ahead is None:
             return
         for coming in range(max(step, self._seen), min(step + AHEAD, self.steps)):
-            ahead([index for row in self.plan.locate(coming)[1] for index in row])
+            epoch, rows = self.plan.locate(coming)
+            indices = [index for row in rows for index in row]
+            ahead(indices if self.voices is None else indices + self.voices.wanted(indices, epoch))
         self._seen = max(self._seen, min(step + AHEAD, self.steps))
 
     def _failed(self, message: str) -> None:
@@ -110,7 +116,8 @@ class TrainingBatches(Dataset):
     def _item(self, index: int, step: int, place: int) -> Item:
         named = hashlib.blake2b(f"{self.seed}/{step}/{place}".encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(named, "big") >> 1)
-        item = read_item(self.features, index, self.encoders[index], self.text_ids[index], self.patches, self.steps_of, generator)
+        voice = None if self.voices is None else self.voices.read(self.features, index, self.plan.locate(step)[0], generator)
+        item = read_item(self.features, index, self.encoders[index], self.text_ids[index], self.patches, self.steps_of, generator, voice)
         if self.text_noise and item.heard_TM is not None:
             item = replace(item, example=with_noise(item.example, self.text_noise, self.vocabulary, generator))
         return item
@@ -124,14 +131,19 @@ def read_item(
     patches: Callable[[int], int],
     steps_of: Callable[[int], int],
     generator: torch.Generator | None = None,
+    voice: Voice | None = None,
 ) -> Item:
-    """An utterance as its task has it. generator: draws augmentation, of speech that is heard; what is to be said stays as it is."""
+    """An utterance as its task has it. generator: draws augmentation, of speech that is heard; what is to be said stays as it is. voice: read before
+    what is said."""
     if encoder.replies:
         heard, said = features.pair(index, generator)
         steps = 0 if said is None else steps_of(len(said))
         return Item(encoder(features.utterances[index], patches(len(heard)), text_ids, steps=steps), heard, said)
     mel_TM = features.get(index, None if encoder.speaks else generator) if encoder.reads_speech or encoder.speaks else None
     places = 0 if mel_TM is None else (steps_of if encoder.speaks else patches)(len(mel_TM))
+    if voice is not None:
+        example = encoder.prompted(features.utterances[index], places, text_ids, steps_of(len(voice.mel_TM)), voice.told)
+        return Item(example, None, mel_TM, voice.mel_TM)
     example = encoder(features.utterances[index], places, text_ids)
     return Item(example, None if encoder.speaks else mel_TM, mel_TM if encoder.speaks else None)
 

@@ -16,11 +16,13 @@ from melcli.data.tasks import Example
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A sequence and its speech: heard_TM is read (mel, or samples [S, 1]), spoken_TM is to be said."""
+    """A sequence and its speech: heard_TM is read (mel, or samples [S, 1]), spoken_TM is to be said; voice_TM, a voice prompt, is read before that as
+    if it had been said."""
 
     example: Example
     heard_TM: Tensor | None = None
     spoken_TM: Tensor | None = None
+    voice_TM: Tensor | None = None
 
 
 def pack(rows: Sequence[Sequence[Item]], pad_id: int) -> dict[str, Tensor]:
@@ -28,7 +30,8 @@ def pack(rows: Sequence[Sequence[Item]], pad_id: int) -> dict[str, Tensor]:
 
     Returns input_ids, labels, position_ids and documents [R, L]; of speech that is heard speech [F, M] and speech_lengths [U] in reading order,
     ctc_targets [N] and ctc_lengths [U], -1 where the text is unknown; of speech that is said spoken, spoken_lengths, spoken_ctc_targets and
-    spoken_ctc_lengths likewise. Where no item holds such speech, its entries are left out.
+    spoken_ctc_lengths likewise; voice [F, M] and voice_lengths [U], of the voice prompt of each that is said, 0 for none. Where no item holds such
+    speech, its entries are left out.
     """
     width = max(sum(len(item.example.input_ids) for item in row) for row in rows)
     shape = (len(rows), width)
@@ -50,7 +53,11 @@ def pack(rows: Sequence[Sequence[Item]], pad_id: int) -> dict[str, Tensor]:
     batch = {"input_ids": input_ids, "labels": labels, "position_ids": position_ids, "documents": documents}
     items = [item for row in rows for item in row]
     batch |= _speech("", "speech", [(item.heard_TM, item.example.ctc_ids) for item in items if item.heard_TM is not None])
-    return batch | _speech("spoken_", "spoken", [(item.spoken_TM, item.example.spoken_ctc_ids) for item in items if item.spoken_TM is not None])
+    batch |= _speech("spoken_", "spoken", [(item.spoken_TM, item.example.spoken_ctc_ids) for item in items if item.spoken_TM is not None])
+    voices = [item.voice_TM for item in items if item.spoken_TM is not None]
+    if given := [mel_TM.float() for mel_TM in voices if mel_TM is not None]:
+        batch |= {"voice": torch.cat(given), "voice_lengths": torch.tensor([0 if mel_TM is None else len(mel_TM) for mel_TM in voices])}
+    return batch
 
 
 def _speech(prefix: str, name: str, found: Sequence[tuple[Tensor, list[int] | None]]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ shards, and each shard is wanted during one stretch of the epoch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class BatchPlan:
 
     early: which utterances the first `early_epochs` epochs hold, for a curriculum that begins with short ones. world_size: batches of one
     optimiser step; an epoch has a multiple of it. shards: the number of the shard of each utterance, to shuffle shards and windows of them.
+    added: positions that utterances take more in an epoch, where it brings each something of its own.
 
     `batches(epoch)` lists the epoch's batches; `locate(step)` finds batch number `step` counted from the start of training.
     """
@@ -54,19 +55,30 @@ class BatchPlan:
         early: Sequence[bool] | None = None,
         early_epochs: int = 0,
         shards: Sequence[int] | None = None,
+        added: Callable[[int], np.ndarray] | None = None,
     ) -> None:
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self.repeats = np.ones(len(self.lengths)) if repeats is None else np.asarray(repeats, dtype=np.float64)
         self.early = None if early is None else np.asarray(early, dtype=bool)
         self.early_epochs = early_epochs
         self.shards = None if shards is None else np.asarray(shards, dtype=np.int64)
+        self.added = added
         self.row_tokens = row_tokens
         self.tokens_per_batch = max(tokens_per_batch, row_tokens)
         self.world_size = world_size
         key = hashlib.sha256(f"{fingerprint}/{world_size}/{self.tokens_per_batch}/{row_tokens}".encode()).digest()
         self._entropy = [seed, int.from_bytes(key[:8], "little")]
         self._planned: dict[int, list[Batch]] = {}
+        self._longer: dict[int, np.ndarray] = {}
         self._counts: list[int] = []
+
+    def lengths_of(self, epoch: int) -> np.ndarray:
+        """Positions of each utterance in an epoch. Those of the last two are kept."""
+        if self.added is None:
+            return self.lengths
+        if epoch not in self._longer:
+            self._longer = dict(list(self._longer.items())[-1:]) | {epoch: self.lengths + self.added(epoch)}
+        return self._longer[epoch]
 
     def batches(self, epoch: int) -> list[Batch]:
         """The batches of an epoch. The last two asked for are kept."""
@@ -75,7 +87,7 @@ class BatchPlan:
         return self._planned[epoch]
 
     def _plan(self, epoch: int) -> list[Batch]:
-        rng = np.random.default_rng([*self._entropy, epoch])
+        rng, lengths = np.random.default_rng([*self._entropy, epoch]), self.lengths_of(epoch)
         whole = np.floor(self.repeats).astype(np.int64)
         times = whole + (rng.random(len(self.lengths)) < self.repeats - whole)
         if self.early is not None and epoch < self.early_epochs:
@@ -83,7 +95,7 @@ class BatchPlan:
         drawn = np.repeat(np.arange(len(self.lengths)), times)
         batches: list[Batch] = []
         for draws in self._windows(rng.permutation(drawn), rng):
-            batches += self._shuffled(draws, rng)
+            batches += self._shuffled(draws, lengths, rng)
         if not batches:
             return []
         short = -len(batches) % self.world_size
@@ -104,21 +116,21 @@ class BatchPlan:
         by_window = np.argsort(window, kind="stable")
         return np.split(draws[by_window], np.flatnonzero(np.diff(window[by_window])) + 1)
 
-    def _shuffled(self, draws: np.ndarray, rng: np.random.Generator) -> list[Batch]:
+    def _shuffled(self, draws: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> list[Batch]:
         """Draws in batches, in random order."""
-        pool_of = np.cumsum(self.lengths[draws]) // (POOL_BATCHES * self.tokens_per_batch)
+        pool_of = np.cumsum(lengths[draws]) // (POOL_BATCHES * self.tokens_per_batch)
         batches: list[Batch] = []
         for pool in np.split(draws, np.flatnonzero(np.diff(pool_of)) + 1):
-            batches += self._group(self._rows(pool))
+            batches += self._group(self._rows(pool, lengths))
         return [batches[i] for i in rng.permutation(len(batches))]
 
-    def _rows(self, pool: np.ndarray) -> list[tuple[int, list[int]]]:
+    def _rows(self, pool: np.ndarray, lengths: np.ndarray) -> list[tuple[int, list[int]]]:
         """First fit, longest first: (positions used, utterances) of each row."""
-        order = pool[np.argsort(-self.lengths[pool], kind="stable")]
+        order = pool[np.argsort(-lengths[pool], kind="stable")]
         free = np.zeros(len(order), dtype=np.int64)
         rows: list[list[int]] = []
         for index in order:
-            need = int(self.lengths[index])
+            need = int(lengths[index])
             fits = np.flatnonzero(free[: len(rows)] >= need)
             if len(fits):
                 row = int(fits[0])
@@ -128,7 +140,7 @@ class BatchPlan:
                 rows.append([int(index)])
                 free[row] = max(self.row_tokens, need)
             free[row] -= need
-        return [(int(self.lengths[row].sum()), row) for row in rows]
+        return [(int(lengths[row].sum()), row) for row in rows]
 
     def _group(self, rows: list[tuple[int, list[int]]]) -> list[Batch]:
         """Rows of like length joined to batches within the token budget."""
@@ -162,17 +174,19 @@ class BatchPlan:
 
     def positions(self, batches: int) -> int:
         """Positions of utterances, padding left out, in the first so many batches of the training."""
-        return sum(int(self.lengths[list(row)].sum()) for number in range(batches) for row in self.locate(number)[1])
+        found = (self.locate(number) for number in range(batches))
+        return sum(int(self.lengths_of(epoch)[list(row)].sum()) for epoch, batch in found for row in batch)
 
     def largest(self, epoch: int = 0) -> Batch:
         """The batch with the most positions after padding, to try memory with."""
-        return max(self.batches(epoch), key=lambda batch: len(batch) * max(self.lengths[list(row)].sum() for row in batch))
+        lengths = self.lengths_of(epoch)
+        return max(self.batches(epoch), key=lambda batch: len(batch) * max(lengths[list(row)].sum() for row in batch))
 
     def padding(self, epoch: int = 0) -> float:
         """Share of positions that are padding."""
-        used = total = 0
+        used, total, lengths = 0, 0, self.lengths_of(epoch)
         for batch in self.batches(epoch):
-            widths = [int(self.lengths[list(row)].sum()) for row in batch]
+            widths = [int(lengths[list(row)].sum()) for row in batch]
             used += sum(widths)
             total += len(batch) * max(widths)
         return 1 - used / max(total, 1)

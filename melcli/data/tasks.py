@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from melcli.data.lexicon import Lexicon
@@ -190,6 +190,16 @@ class Encoder:
         positions = spread(own, len(text_ids), len(ids) - patches, patches, self.pace, untold) if self.speaks and self.pace else None
         heard, said = self._ctc_ids(utterance, text_ids)
         return Example(ids, labels, heard, positions, said)
+
+    def prompted(self, utterance: Utterance, steps: int, text_ids: list[int], voice_steps: int, told: Utterance | None) -> Example:
+        """A text and `steps` of speech that says it after a voice prompt of `voice_steps`; its CTC classes are those of the text alone.
+
+        told: the utterance that the prompt is, whose text stands before the other, a space between them; None where nobody tells it.
+        """
+        if told is None:
+            return self(utterance, voice_steps + steps, text_ids, untold=voice_steps)
+        both = self._tokens([f"{self.written(told).strip()} {self.written(utterance)}"])[0]
+        return replace(self(utterance, voice_steps + steps, both), spoken_ctc_ids=self._ctc_ids(utterance, text_ids)[1])
 
     def _ctc_ids(self, utterance: Utterance, text_ids: list[int]) -> tuple[list[int] | None, list[int] | None]:
         """The text of what is heard and of what is said, where it is known: of speech that is cut in two, nobody says which words are where."""

@@ -125,12 +125,11 @@ class Speaker:
 
     def _prompt(self, text: str, voice: VoicePrompt | None, seed: int, max_seconds: float | None) -> Prompt:
         self.check(text)
-        told = text if voice is None or not voice.text else f"{voice.text.strip()} {text}"
-        utterance = Utterance("", (), text=told)
-        ids = self.encoder.texts([utterance])[0]
-        own = ids if told == text else self.encoder.texts([Utterance("", (), text=text)])[0]
+        utterance = Utterance("", (), text=text)
+        own = self.encoder.texts([utterance])[0]
         patches = 0 if voice is None else self._check_voice(voice)
-        example = self.encoder(utterance, patches, ids, 0 if voice is None or voice.text else patches)
+        told = Utterance("", (), text=voice.text) if voice is not None and voice.text else None
+        example = self.encoder.prompted(utterance, 0, own, patches, told)
         config = self.model.config
         guard = Guard(self.spec, self.frames_per_step, config.spoken_pace * len(own), config.spoken_level, max_seconds)
         return Prompt(example, seed_of(seed, text), guard, None if voice is None else voice.mel_TM.float())

@@ -22,7 +22,7 @@ from melcli.models.masks import added, for_layers, packed_mask, padded_mask
 from melcli.models.noise import Drawn, Noise, Still
 from melcli.models.speech_input import SpeechInput, build_speech_input
 from melcli.models.speech_output import SpeechOutput, build_speech_output
-from melcli.models.spoken_layout import Layout, state_mask
+from melcli.models.spoken_layout import Layout, after_voices, said_mask, state_mask
 
 
 @dataclass
@@ -140,11 +140,13 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         spoken: Tensor | None = None,
         spoken_lengths_U: Tensor | None = None,
         noise: Noise | None = None,
+        voice: Tensor | None = None,
+        voice_lengths_U: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Embeddings [B, L, D] with speech put where its tokens stand, and the patches of each utterance that is heard.
 
         speech: packed features of the batch's utterances in reading order, [F, M] (or [S, 1] samples for `raw-frame`). spoken: mel of those that are
-        said. noise: of the speech output; by default drawn in training and still elsewhere.
+        said. noise: of the speech output; by default drawn in training and still elsewhere. voice: mel of the voice prompts before those.
         """
         x_BLD = self.get_input_embeddings()(input_ids_BL)
         patches_U = None
@@ -153,6 +155,8 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
             at_speech = input_ids_BL == self.config.speech_token_id
             x_BLD = x_BLD.masked_scatter(at_speech[..., None], x_PD.to(x_BLD.dtype))
         if spoken is not None:
+            if voice is not None:
+                spoken, spoken_lengths_U = after_voices(voice, voice_lengths_U, spoken, spoken_lengths_U)
             x_PD = self.speech_output.embed(spoken, spoken_lengths_U, noise or self.noise)
             at_spoken = input_ids_BL == self.config.spoken_token_id
             x_BLD = x_BLD.masked_scatter(at_spoken[..., None], x_PD.to(x_BLD.dtype))
@@ -205,6 +209,8 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         spoken_lengths: Tensor | None = None,
         spoken_ctc_targets: Tensor | None = None,
         spoken_ctc_lengths: Tensor | None = None,
+        voice: Tensor | None = None,
+        voice_lengths: Tensor | None = None,
         counts: Mapping[str, Tensor | int] | None = None,
         step: int | None = None,
         noise: Noise | None = None,
@@ -219,13 +225,14 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
 
         labels [B, L] are not shifted by the caller's hand: position i is predicted from what stands before it; -100 is ignored.
         spoken [F, M], spoken_lengths [U]: mel of the speech that is said, in reading order; spoken_ctc_*: its text, as ctc_* is of what is heard.
+        voice [F, M], voice_lengths [U]: mel of the voice prompts that are read before them, 0 frames for none; they count in no loss.
         counts: what the summed losses are divided by (see `targets`), by default what is in this call. step: of training, for weights that change.
         noise: of the speech output, by default drawn in training and none elsewhere.
         speech_elsewhere, spoken_elsewhere: other processes hear or say speech in this step; where this one does not, its gradients of what such
         speech goes through are zeros, as processes that average gradients must all have the same ones.
         """
         noise = noise or self.noise
-        x_BLD, patches_U = self.embed(input_ids, speech, speech_lengths, spoken, spoken_lengths, noise)
+        x_BLD, patches_U = self.embed(input_ids, speech, speech_lengths, spoken, spoken_lengths, noise, voice, voice_lengths)
         at_speech = input_ids == self.config.speech_token_id
         two_way = self.config.speech_attention == "bidirectional"
         allowed = None
@@ -253,6 +260,8 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         if self.ctc_head is not None and speech is not None:
             ctc_logits = self.ctc_head(h_BLD[at_speech]).view(-1, self.config.ctc_classes)
         states_SD = h_BLD[state_mask(input_ids == self.config.spoken_token_id)] if spoken is not None else None
+        if states_SD is not None and voice is not None:
+            states_SD = states_SD[said_mask(voice_lengths, spoken_lengths, self.speech_output.stride)]
         if labels is None:
             logits = self.logits(h_BLD[:, -logits_to_keep:] if logits_to_keep else h_BLD)
             return SpeechLMOutput(logits=logits, ctc_logits=ctc_logits, states=states_SD, past_key_values=out.past_key_values)

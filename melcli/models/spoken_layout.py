@@ -65,6 +65,18 @@ class Layout:
         return patches_PRM[self.valid_PR]
 
 
+def after_voices(voice_FM: Tensor, voice_U: Tensor, said_FM: Tensor, said_U: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames of stretches with those of the voice prompt before each (of 0 frames for none), as twice as many stretches, and how many each has."""
+    pairs = zip(voice_FM.split(voice_U.tolist()), said_FM.split(said_U.tolist()), strict=True)
+    return torch.cat([mel_TM for pair in pairs for mel_TM in pair]), torch.stack([voice_U, said_U], 1).flatten()
+
+
+def said_mask(voice_U: Tensor, said_U: Tensor, stride: int) -> Tensor:
+    """Of the states of stretches after voice prompts: False at those that predict patches of a prompt."""
+    counts = torch.stack([-(-voice_U // stride), -(-said_U // stride) + 1], 1).flatten()
+    return (torch.arange(len(counts), device=counts.device) % 2 == 1).repeat_interleave(counts)
+
+
 def state_mask(at_spoken_BL: Tensor) -> Tensor:
     """True at the states of spoken stretches: where one stands and right before its first position."""
     mask_BL = at_spoken_BL.clone()

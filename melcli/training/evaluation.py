@@ -148,7 +148,7 @@ class _Said:
 def said_after_truth(model: SpeechLM, items: Sequence[Item], pad_id: int, noise: Seeded) -> list[Tensor]:
     """What a model would say at each patch after the true ones before it, at the mean of its distributions: mel_TM of each item."""
     batch = {name: tensor.to(model.device) for name, tensor in pack([[item] for item in items], pad_id).items()}
-    read = ("input_ids", "documents", "position_ids", "speech", "speech_lengths", "spoken", "spoken_lengths")
+    read = ("input_ids", "documents", "position_ids", "speech", "speech_lengths", "spoken", "spoken_lengths", "voice", "voice_lengths")
     states_SD = model(**{name: batch[name] for name in read if name in batch}, noise=noise, logits_to_keep=1).states
     output, frames_U = model.speech_output, batch["spoken_lengths"]
     layout = Layout.of(frames_U, output.stride)

@@ -18,7 +18,7 @@ from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
 
 TOLERANCE = 1e-4  # of the largest logit: what the order of additions may change, and no lost tensor could
-READ = ("input_ids", "speech", "speech_lengths", "spoken", "spoken_lengths", "documents", "position_ids")
+READ = ("input_ids", "speech", "speech_lengths", "spoken", "spoken_lengths", "voice", "voice_lengths", "documents", "position_ids")
 TRIED = 20  # utterances, until one can be read
 
 
