@@ -25,6 +25,7 @@ from melcli.models.unified_encoder import UnifiedEncoder, UnifiedEncoderConfig
 from melcli.models.written_config import check_fields
 from melcli.training import setup, steps
 from melcli.training.steps import StepsRun
+from melcli.training.texts import characters
 from melcli.training.unified_card import card
 from melcli.training.unified_data import Pairs, PairSource, read_pairs, waves_of
 from melcli.training.unified_loss import Contrast, Spelling, distance, recalls
@@ -56,7 +57,7 @@ class UnifiedRun(StepsRun):
             raise ConfigError("data.spec_augment: the states of a frozen branch are made once; leave it out, or speech.frozen: false")
         self.mask = mask
         torch.manual_seed(recipe.seed)
-        self.encoder, self.begun = begin(section, setup.characters([u.text or "" for u in utterances]), offline)
+        self.encoder, self.begun = begin(section, characters([u.text or "" for u in utterances]), offline)
         self.encoder.to(self.device)
         if self.frozen:
             for module in (self.encoder.front, self.encoder.trunk):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,13 +10,13 @@ from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
-from transformers import AutoTokenizer
 
 from melcli import registry
 from melcli.audio.augment import Augment, SpecAugment
 from melcli.audio.mel_spec import MelSpec, preset
-from melcli.data import lexicon, written
+from melcli.data import written
 from melcli.data.features import FeatureSource, Joined, ShardFeatures, TextFeatures, WaveFeatures
+from melcli.data.lexicon import Lexicon
 from melcli.data.manifest import fingerprint, read_source
 from melcli.data.mixing import repeats as mixed
 from melcli.data.remote import RemoteFolder, is_remote
@@ -26,19 +25,15 @@ from melcli.data.replies import reply_features, spoken_answer, unfit, with_answe
 from melcli.data.shards import SUMMARY, FeatureShards
 from melcli.data.silence import Trim, TrimmedFeatures, level
 from melcli.data.utterance import Utterance
-from melcli.errors import AudioError, ConfigError, first_line, nearest
-from melcli.models import checkpoint
-from melcli.models.causal_lm import add_tokens
-from melcli.models.chat import PLAIN
-from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN
+from melcli.errors import AudioError, ConfigError, nearest
 from melcli.models.normalise import GlobalNorm
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_input import SpeechInput, build_speech_input, settle_speech_input, speech_input_class
-from melcli.models.start import Origin, Started, from_nothing, identify, prompt_tokens, speaking_tokens, start, task_prompts, tokens_of
-from melcli.models.tokenizer import train_tokenizer
+from melcli.models.start import Started, from_nothing, identify, start
 from melcli.recipe import DataSection, ModelSection, Recipe
 from melcli.scoring import normalize
 from melcli.training import measures
+from melcli.training.texts import build_tokenizer, characters, choose_lexicon, texts_of
 from melcli.training.unheard import unheard
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -226,24 +221,6 @@ def evaluation_sets(
     return sets
 
 
-def build_tokenizer(recipe: Recipe, texts: Sequence[str]) -> Any:
-    """For a model from scratch: the tokenizer that the recipe names, with our special tokens; or one trained on the training text."""
-    model = recipe.model
-    special = [*tokens_of(PLAIN if model.prompt == "auto" else model.prompt), *speaking_tokens(model)]
-    special += prompt_tokens(task_prompts(recipe, PLAIN, lambda: PLAIN))
-    name = model.tokenizer.from_
-    if name is None:
-        return train_tokenizer(sorted(set(texts)), model.tokenizer.vocab_size, special, model.tokenizer.units)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except Exception as error:
-        raise ConfigError(f"model.tokenizer.from: {name} cannot be loaded ({first_line(error)})") from None
-    add_tokens(tokenizer, [SPEECH_TOKEN, STOP_TOKEN, *special])
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
 def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offline: bool = False) -> tuple[Started, SpeechLMProcessor]:
     """A model as the recipe describes it, random or begun from another, its statistics measured where it keeps any that were not loaded.
 
@@ -258,14 +235,12 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
     recipe = recipe.model_copy(update={"model": section})
     origin = None if section.init is None else identify(section.init, offline=offline)
     sounds = choose_lexicon(section, origin, data.tasks)
-    letters = characters(texts_of(data, sounds)) if section.ctc_units == "characters" else None
-    if origin is None:
-        tokenizer = tokenizer or build_tokenizer(recipe, texts_of(data, sounds))
-        torch.manual_seed(recipe.seed)
-        started = from_nothing(recipe, tokenizer, letters)
-    else:
-        torch.manual_seed(recipe.seed)
-        started = start(origin, recipe, letters, build_tokenizer(recipe, texts_of(data, sounds)) if section.tokenizer.renew else None)
+    corpus = texts_of(data.features.utterances, data.tasks, sounds)
+    letters = characters(corpus) if section.ctc_units == "characters" else None
+    own = section.tokenizer.renew or (origin is None and tokenizer is None)
+    tokenizer = build_tokenizer(recipe, corpus) if own else tokenizer
+    torch.manual_seed(recipe.seed)
+    started = from_nothing(recipe, tokenizer, letters) if origin is None else start(origin, recipe, letters, tokenizer)
     model, fresh = started.model, started.coverage.fresh
     model.config.spoken_lexicon = sounds is not None
     model.generation_config.num_beams = section.beam
@@ -290,18 +265,7 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
     return started, SpeechLMProcessor.of(model.config, started.tokenizer, model.speech_input, model.speech_output, sounds)
 
 
-def choose_lexicon(section: ModelSection, origin: Origin | None, tasks: Sequence[str]) -> lexicon.Lexicon | None:
-    """The pronunciation dictionary that the recipe names, or that of the model begun from. Raises ConfigError."""
-    if section.lexicon is not None:
-        if "tts" not in tasks:
-            raise ConfigError("model.lexicon is for texts that are said, and no data is of task tts: leave it out")
-        return lexicon.named(section.lexicon.from_)
-    if origin is None or origin.kind != "speech_lm":
-        return None
-    return checkpoint.read_lexicon(origin.folder, checkpoint.load_config(origin.folder))
-
-
-def measure_output(started: Started, data: TrainingData, sounds: lexicon.Lexicon | None = None, statistics: bool = True) -> None:
+def measure_output(started: Started, data: TrainingData, sounds: Lexicon | None = None, statistics: bool = True) -> None:
     """What a new speech output takes from the data before training: its statistics, the pace of speech, and the characters that it learns to say.
 
     statistics: False leaves those as they are, where one that has them reads other tokens from now on.
@@ -328,23 +292,6 @@ def measure_output(started: Started, data: TrainingData, sounds: lexicon.Lexicon
     model.config.spoken_alphabet = characters(said) if said else None
     pace = f"{model.config.spoken_pace:.3g} steps of {model.speech_output.stride} frames a token of text"
     started.decided["pace"] = f"{pace}, measured on {len(found)} utterances{'' if says else ' that are heard'}"
-
-
-def texts_of(data: TrainingData, sounds: lexicon.Lexicon | None = None) -> list[str]:
-    """All texts of the training data, answers among them; of those that are said how they sound, and their letters in capitals as well."""
-    found: list[str] = []
-    for utterance, task in zip(data.features.utterances, data.tasks, strict=True):
-        text = utterance.text or ""
-        found += [text] if sounds is None or task != "tts" else [sounds.write(text), sounds.write(text, spelled=1)]
-        found += [str(utterance.extra["answer"])] if task == "answer" else []
-    return found
-
-
-def characters(texts: Sequence[str]) -> str:
-    """The characters of texts, those left out that come less than once in a hundred thousand."""
-    counts = Counter(character for text in texts for character in text)
-    least = sum(counts.values()) * 1e-5
-    return "".join(sorted(character for character, n in counts.items() if n >= least))
 
 
 def sample_heard(data: TrainingData) -> list[tuple[int, torch.Tensor]]:

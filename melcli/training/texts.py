@@ -1,0 +1,66 @@
+"""What the texts of a training decide: the tokenizer, the characters, and how words sound."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from melcli.data.lexicon import Lexicon, named
+from melcli.data.utterance import Utterance
+from melcli.errors import ConfigError, first_line
+from melcli.models import checkpoint
+from melcli.models.causal_lm import add_tokens
+from melcli.models.chat import PLAIN
+from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN
+from melcli.models.start import Origin, prompt_tokens, speaking_tokens, task_prompts, tokens_of
+from melcli.models.tokenizer import train_tokenizer
+from melcli.recipe import ModelSection, Recipe
+
+
+def texts_of(utterances: Sequence[Utterance], tasks: Sequence[str], sounds: Lexicon | None = None) -> list[str]:
+    """All texts of the training data, answers among them; of those that are said how they sound, and their letters in capitals as well."""
+    found: list[str] = []
+    for utterance, task in zip(utterances, tasks, strict=True):
+        text = utterance.text or ""
+        found += [text] if sounds is None or task != "tts" else [sounds.write(text), sounds.write(text, spelled=1)]
+        found += [str(utterance.extra["answer"])] if task == "answer" else []
+    return found
+
+
+def characters(texts: Sequence[str]) -> str:
+    """The characters of texts, those left out that come less than once in a hundred thousand."""
+    counts = Counter(character for text in texts for character in text)
+    least = sum(counts.values()) * 1e-5
+    return "".join(sorted(character for character, n in counts.items() if n >= least))
+
+
+def build_tokenizer(recipe: Recipe, texts: Sequence[str]) -> Any:
+    """For a model from scratch: the tokenizer that the recipe names, with our special tokens; or one trained on the training text."""
+    model = recipe.model
+    special = [*tokens_of(PLAIN if model.prompt == "auto" else model.prompt), *speaking_tokens(model)]
+    special += prompt_tokens(task_prompts(recipe, PLAIN, lambda: PLAIN))
+    name = model.tokenizer.from_
+    if name is None:
+        return train_tokenizer(sorted(set(texts)), model.tokenizer.vocab_size, special, model.tokenizer.units)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except Exception as error:
+        raise ConfigError(f"model.tokenizer.from: {name} cannot be loaded ({first_line(error)})") from None
+    add_tokens(tokenizer, [SPEECH_TOKEN, STOP_TOKEN, *special])
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def choose_lexicon(section: ModelSection, origin: Origin | None, tasks: Sequence[str]) -> Lexicon | None:
+    """The pronunciation dictionary that the recipe names, or that of the model begun from. Raises ConfigError."""
+    if section.lexicon is not None:
+        if "tts" not in tasks:
+            raise ConfigError("model.lexicon is for texts that are said, and no data is of task tts: leave it out")
+        return named(section.lexicon.from_)
+    if origin is None or origin.kind != "speech_lm":
+        return None
+    return checkpoint.read_lexicon(origin.folder, checkpoint.load_config(origin.folder))
