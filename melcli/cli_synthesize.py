@@ -16,7 +16,7 @@ import typer
 from melcli import cli_continue, console
 from melcli.cli_options import Device, Dtype, Offline, Quiet, Verbose, finish, prepare
 from melcli.cli_reply import MaxSeconds, Recursive
-from melcli.errors import AudioError, CheckpointError, UsageError
+from melcli.errors import AudioError, CheckpointError, UsageError, WriteError
 
 if TYPE_CHECKING:
     from melcli.synthesize import Chunk, Delivered, Request, Synthesizer
@@ -43,7 +43,8 @@ def synthesize(
     ] = None,
     vocoder: Annotated[str, typer.Option(metavar="NAME|auto", help="What makes audio of the mel; see `models ls --kind vocoder`.")] = "auto",
     temperature: Annotated[
-        float | None, typer.Option(min=0, help="How freely the voice varies; 0 is always the mean.  [default: the model's own]", show_default=False)
+        float | None,
+        typer.Option(min=0, max=10, help="How freely the voice varies; 0 is always the mean.  [default: the model's own]", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="What is drawn from; the same seed gives the same audio.")] = 0,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw mel, stop probability and latent deviation (.png, .pdf, .svg).")] = None,
@@ -89,8 +90,6 @@ def synthesize(
         raise UsageError(f"{', '.join(wrong)}: {'is' if len(wrong) == 1 else 'are'} for recordings: give --continue PROMPT.wav.")
     model = model or MODEL
     _check_options(text, text_file, out, plot, voice, voice_text, skip_existing)
-    if listener is not None and str(out) == "-":
-        raise UsageError("--check listens to a file: give -o FILE.")
     rows: list[Row] = []
     batch = text_file is not None and text_file.name.endswith(ROWS)
     if batch:
@@ -237,7 +236,7 @@ def _speak_rows(
             row = by_audio[audio]
             try:
                 done[audio] = deliver(chunks, file_writer(row.path, synthesizer.rate), synthesizer.rate)
-            except (AudioError, UsageError) as error:
+            except (AudioError, UsageError, WriteError) as error:
                 failed.append((row.where, str(error)))
             bar.advance(1, audio)
     _warn(list(done.values()))

@@ -23,6 +23,12 @@ from melcli.inputs import inside
 MANIFEST = "manifest.jsonl"
 """Written into the output folder: what was spoken, for `melcli score` and `melcli transcribe`."""
 
+LONGEST_NAME = 240
+"""Bytes: what file systems take, 255, less what a temporary name adds."""
+
+KEYS = ("id", "audio", "text", "duration", "odd")
+"""Of a row of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -66,13 +72,26 @@ def protect(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 
 def write_manifest(folder: Path, rows: Sequence[Row], spoken: dict[str, dict[str, Any]]) -> Path:
-    """A row for each output that is there: id, audio, text, and what `spoken` says of it by its audio."""
-    lines = [{"id": row.id, "audio": row.audio, "text": row.text} | spoken.get(row.audio, {}) for row in rows if row.path.is_file()]
+    """A row for each output that is there: id, audio, text, and what `spoken`, else the manifest of an earlier run, says of it by its audio."""
+    known = _earlier(folder / MANIFEST) | spoken
+    lines = [known.get(row.audio, {}) | {"id": row.id, "audio": row.audio, "text": row.text} for row in rows if row.path.is_file()]
+    lines = [{key: line[key] for key in KEYS if key in line} for line in lines]
     write_text(folder / MANIFEST, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     return folder / MANIFEST
 
 
+def _earlier(path: Path) -> dict[str, dict[str, Any]]:
+    """What a manifest says of each audio; nothing where there is none that can be read."""
+    try:
+        return {row["audio"]: row for _, row in read_lines(path) if isinstance(row.get("audio"), str)}
+    except ManifestError:
+        return {}
+
+
 def _row(source: Path, folder: Path, where: str, row: dict[str, Any]) -> Row:
+    for key in ("id", "audio", "voice"):
+        if "\0" in str(row.get(key)):
+            raise ManifestError(f"{where}: '{key}' holds a null character, which no file name can")
     for key in ("text", "audio", "voice", "voice_text"):
         if not isinstance(row.get(key, ""), str) and row[key] is not None:
             raise ManifestError(f"{where}: '{key}' is {json.dumps(row[key])[:60]}, expected a string")
@@ -81,6 +100,8 @@ def _row(source: Path, folder: Path, where: str, row: dict[str, Any]) -> Row:
     number = where.rpartition(":")[2].zfill(4)
     name = inside(str(row["id"])) if row.get("id") is not None else number
     audio = _with_suffix(inside(row["audio"]) if row.get("audio") else name)
+    if any(len(part.encode()) > LONGEST_NAME for part in audio.split("/")):
+        raise ManifestError(f"{where}: '{audio[:40]}…' is longer than the {LONGEST_NAME} bytes that a file's name may have")
     voice = source.parent / row["voice"] if row.get("voice") else None
     return Row(where, name if row.get("id") is None else str(row["id"]), row["text"], audio, folder / audio, voice, row.get("voice_text"))
 

@@ -12,7 +12,7 @@ A vocoder reads exactly one MelSpec and refuses every other. Frame t of its mel 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,9 +20,6 @@ from torch import Tensor
 from melcli import registry
 from melcli.audio.mel_spec import PRESETS, MelSpec
 from melcli.errors import AudioError, ConfigError, nearest
-
-if TYPE_CHECKING:
-    pass
 
 KNEE = 0.95
 """Of full scale: what is below comes out as it is."""

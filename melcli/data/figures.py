@@ -49,6 +49,7 @@ _MONTH_DAY = re.compile(rf"\b({_NAMED_MONTH})\s+(\d{{1,2}})\b(?![.,]?\d|:|%|-)")
 _DAY_MONTH = re.compile(rf"\b(\d{{1,2}})\s+({_NAMED_MONTH})\b")
 _TELEPHONE = re.compile(r"(?<![\w-])(?:\+?(\d{1,3})[ .-]?)?(?:\((\d{3})\)\s?|(\d{3})[ .-])(\d{3})[.-](\d{4})(?![\w-])")
 _SHORT_TELEPHONE = re.compile(r"\b(?:(?<=call )|(?<=phone )|(?<=dial )|(?<=tel )|(?<=tel\. )|(?=555))(\d{3})[.-](\d{4})(?![\w-])", re.IGNORECASE)
+_DURATION = re.compile(r"(?<![\d:])(\d{1,3}):([0-5]\d):([0-5]\d)(?![\d:])")
 _TIME = re.compile(r"\b(\d{1,2}):(\d{2})(?![\d:])(?:\s?([ap])\.?\s?m\b\.?)?", re.IGNORECASE)
 _HOUR = re.compile(r"\b(\d{1,2})\s?([ap])\.?m\b\.?", re.IGNORECASE)
 _DECADE = re.compile(r"(?<!\d)'?(\d{2}|1\d{3}|20\d{2})'?s\b")
@@ -129,6 +130,12 @@ def _clock(found: re.Match[str]) -> str:
     if minute == "00":
         return f"{cardinal(str(hour))}{half or ' o' + chr(39) + 'clock'}"
     return f"{cardinal(str(hour))} {'oh ' if minute[0] == '0' else ''}{cardinal(str(int(minute)))}{half}"
+
+
+def _duration(found: re.Match[str]) -> str:
+    """ "3:45:12" -> "three forty-five twelve", "1:05:00" -> "one oh five zero"."""
+    said = [f"oh {cardinal(part[1])}" if part[0] == "0" and part != "00" else cardinal(str(int(part))) for part in found.groups()[1:]]
+    return " ".join([cardinal(str(int(found[1]))), *said])
 
 
 def _decade(found: re.Match[str]) -> str:
@@ -214,6 +221,7 @@ def figures(text: str) -> str:
     text = _MONEY_RANGE.sub(r"\2 to \1", text)
     text = _MONEY.sub(_money, text)
     text = _CENTS.sub(lambda found: f"{cardinal(found[1])} cent{'' if found[1] == '1' else 's'}", text)
+    text = _DURATION.sub(_duration, text)
     text = _TIME.sub(_clock, text)
     text = _HOUR.sub(lambda found: f"{cardinal(found[1])} {found[2].lower()} m", text)
     text = _DECADE.sub(_decade, text)

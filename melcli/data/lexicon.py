@@ -69,6 +69,8 @@ def read(path: Path) -> Lexicon:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a pronunciation dictionary ({error})") from None
     lines = text.splitlines()
+    if not text.strip():
+        raise ConfigError(f"{path}: holds no words, so it is no pronunciation dictionary")
     if "\t" not in text:
         return Lexicon(_cmu(lines, str(path)))
     if text == text.lower() and len(dumped := dict(line.split("\t") for line in lines if line.count("\t") == 1)) == len(lines):
@@ -106,6 +108,8 @@ def _cmu(lines: Iterable[str], name: str) -> dict[str, str]:
         entry = line.partition("#")[0].split()
         if not entry or line.startswith(";;;") or entry[0].endswith(")"):
             continue
+        if len(entry) == 1:
+            raise ConfigError(f"{name}: {line.strip()[:60]!r} has no pronunciation")
         try:
             words.setdefault(entry[0].lower(), ipa(entry[1:]))
         except KeyError as error:

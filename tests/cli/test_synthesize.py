@@ -183,6 +183,34 @@ def test_skip_existing(melcli: Melcli, speaker: FakeSpeaker) -> None:
     assert melcli("synthesize", "--text-file", source, "-o", "out", "--skip-existing").code == 0 and len(speaker.loaded) == loaded
 
 
+def test_the_manifest_keeps_what_it_said_of_skipped_rows(melcli: Melcli, speaker: FakeSpeaker) -> None:
+    source = rows({"text": "one", "id": "a"})
+    assert melcli("synthesize", "--text-file", source, "-o", "out").code == 0
+    before = json.loads(Path("out/manifest.jsonl").read_text())
+    rows({"text": "one", "id": "a"}, {"text": "two", "id": "b"})
+    assert melcli("synthesize", "--text-file", source, "-o", "out", "--skip-existing").code == 0
+    after = [json.loads(line) for line in Path("out/manifest.jsonl").read_text().splitlines()]
+    assert before["duration"] > 0 and after[0] == before and after[1]["duration"] > 0
+
+
+def test_a_row_that_cannot_be_written_leaves_the_others(melcli: Melcli, speaker: FakeSpeaker) -> None:
+    ran = melcli(
+        "synthesize", "--text-file", rows({"text": "a", "id": "a.wav"}, {"text": "b", "id": "a.wav/b"}, {"text": "c", "id": "c"}), "-o", "out"
+    )
+    assert ran.code == 1 and "rows.jsonl:2" in ran.err and "cannot be written" in ran.err
+    assert [json.loads(line)["id"] for line in Path("out/manifest.jsonl").read_text().splitlines()] == ["a.wav", "c"]
+
+
+def test_bad_names_and_temperatures_are_refused_before_a_model_is_loaded(melcli: Melcli, speaker: FakeSpeaker) -> None:
+    ran = melcli("synthesize", "--text-file", rows({"text": "hi", "id": "a\0b"}), "-o", "out")
+    assert ran.code == 2 and "rows.jsonl:1: 'id' holds a null character" in ran.err
+    ran = melcli("synthesize", "--text-file", rows({"text": "hi", "id": "ü" * 200}), "-o", "out")
+    assert ran.code == 2 and "rows.jsonl:1: 'üü" in ran.err and "240 bytes" in ran.err
+    for value in ("inf", "nan", "11"):
+        assert melcli("synthesize", "hi", "-o", "a.wav", "--temperature", value).code == 2
+    assert not speaker.loaded
+
+
 def test_a_voice(melcli: Melcli, speaker: FakeSpeaker) -> None:
     recording("ann.wav", 3)
     for flags in ([], ["--voice", "ann.wav"], ["--voice", "ann.wav", "--voice-text", "It's 5 o'clock"]):

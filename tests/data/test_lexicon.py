@@ -79,3 +79,10 @@ def test_broken_dictionaries(tmp_path, content, says):
 def test_an_unknown_name():
     with pytest.raises(ConfigError, match=r"model.lexicon.from espeak: no such file"):
         named("espeak")
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", "holds no words"), ("hello\nworld\n", "'hello' has no pronunciation")])
+def test_a_file_that_would_silence_words_is_refused(tmp_path, text, expected):
+    (tmp_path / "words.txt").write_text(text)
+    with pytest.raises(ConfigError, match=expected):
+        read(tmp_path / "words.txt")

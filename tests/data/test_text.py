@@ -49,6 +49,7 @@ from melcli.errors import ManifestError
             "march fifteenth twenty twenty four march fifteenth twenty twenty four december twenty fifth nineteen ninety nine",
         ),
         ("May 2, 1905; 12 March 2020; Jan. 5; Oct 3", "may second nineteen oh five the twelfth of march twenty twenty january fifth october third"),
+        ("in 3:45:12 or 1:05:00", "in three forty five twelve or one oh five zero"),
         ("3:30pm, 17:30, a 3:1 ratio", "three thirty p m seventeen thirty a three to one ratio"),
         ("1/2, 3/4, 2 1/2 and 2½ cups, 24/7", "one half three quarters two and a half and two and a half cups twenty four seven"),
         ("-5°C, 72°F, a 45° angle", "minus five degrees celsius seventy two degrees fahrenheit a forty five degrees angle"),
