@@ -25,7 +25,8 @@ def answer(
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out questions whose answer is in the folder already.")] = False,
     vocoder: Annotated[str, typer.Option(metavar="NAME|auto", help="What makes audio of the mel; see `models ls --kind vocoder`.")] = "auto",
     temperature: Annotated[
-        float | None, typer.Option(min=0, help="How freely the voice varies; 0 is always the mean.  [default: the model's own]", show_default=False)
+        float | None,
+        typer.Option(min=0, max=10, help="How freely the voice varies; 0 is the mean.  [default: the model's own]", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="What the voice is drawn from.")] = 0,
     max_seconds: MaxSeconds = None,

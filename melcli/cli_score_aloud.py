@@ -57,7 +57,7 @@ Vocoder = Annotated[
     typer.Option(metavar="NAME", help="What turns a model's spectrograms into sound.  [default: auto]", show_default=False),
 ]
 Temperature = Annotated[
-    float | None, typer.Option(min=0, help="tts, answer, continue: of a model's latents.  [default: its own]", show_default=False)
+    float | None, typer.Option(min=0, max=10, help="tts, answer, continue: of a model's latents.  [default: its own]", show_default=False)
 ]
 Seed = Annotated[int | None, typer.Option(help="tts, answer, continue: what prompts and speech are drawn from.  [default: 0]", show_default=False)]
 

@@ -119,13 +119,13 @@ class CodebookOutput(MelOutput):
 def drawn(p_NK: Tensor, noise: Noise) -> Tensor:
     """A code from each row of probabilities."""
     level_N1 = noise.uniform(p_NK[:, :1])
-    return (p_NK.cumsum(-1) < level_N1 * p_NK.sum(-1, keepdim=True)).sum(-1).clamp_max(p_NK.shape[-1] - 1)
+    return (p_NK.cumsum(-1) <= level_N1 * p_NK.sum(-1, keepdim=True)).sum(-1).clamp_max(p_NK.shape[-1] - 1)
 
 
 def k_means(x_PX: Tensor, count: int) -> tuple[Tensor, float]:
     """Centres [count, X] of patches, and their mean squared distance from them (Lloyd, 1982), from a start that is the same every time."""
     generator = torch.Generator().manual_seed(SEED)
-    x_PX = x_PX[torch.randperm(len(x_PX), generator=generator)[:SAMPLE]]
+    x_PX = x_PX[torch.randperm(len(x_PX), generator=generator)[: max(SAMPLE, count)]]
     centre_KX = x_PX[:count].clone()
     for _ in range(ITERATIONS):
         nearest_P = torch.cdist(x_PX, centre_KX).argmin(-1)
