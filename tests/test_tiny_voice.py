@@ -44,6 +44,16 @@ def test_it_speaks_at_once_and_the_same_again(tmp_path: Path) -> None:
     assert (tmp_path / "hello.wav").read_bytes() == (tmp_path / "again.wav").read_bytes()
 
 
+def test_a_word_that_it_says_wrong_can_be_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("zzyx\tˈʌnɪɹ\n", encoding="utf-8")
+    (tmp_path / "odd.txt").write_text("zzyx\tщ\n", encoding="utf-8")
+    for name, options in (("spelled", []), ("told", ["--lexicon", "mine.txt"]), ("odd", ["--lexicon", "odd.txt"])):
+        run = melcli("synthesize", "zzyx", "-o", f"{name}.wav", *options, cwd=tmp_path)
+        assert (run.returncode == 0) == (name != "odd"), run.stderr
+    assert "'zzyx' sounds like 'щ', and this voice knows the sounds" in run.stderr
+    assert (tmp_path / "spelled.wav").read_bytes() != (tmp_path / "told.wav").read_bytes() and not (tmp_path / "odd.wav").exists()
+
+
 def test_unseen_sentences(tmp_path: Path) -> None:
     """No loop, no early stop; the length is that of people who read aloud, within a fifth."""
     if importlib.util.find_spec("pocketsphinx") is None:

@@ -372,6 +372,7 @@ TESTED = {
         "--model",
         "--voice",
         "--voice-text",
+        "--lexicon",
         "--vocoder",
         "--temperature",
         "--seed",

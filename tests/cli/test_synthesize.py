@@ -382,6 +382,18 @@ def test_a_real_model_speaks(melcli: Melcli, voice_folder: Path, tmp_path: Path,
     assert soundfile.info("out/x.wav").frames > 1000 and soundfile.info("out/0002.wav").frames > 1000
 
 
+def test_a_lexicon_is_for_voices_that_read_sounds(melcli: Melcli, voice_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it does for one that does: tests/test_tiny_voice.py."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.txt").write_text("ynyr\tˈʌnɪɹ\n", encoding="utf-8")
+    text = ["Ynyr", "-o", "a.wav", "--model", voice_folder]
+    ran = melcli("synthesize", *text, "--lexicon", "mine.txt")
+    assert (ran.code, ran.err) == (2, "error: --lexicon: this voice reads letters and not sounds; write the words as they should be read instead\n")
+    ran = melcli("synthesize", *text, "--lexicon", "none.txt")
+    assert ran.code == 2 and ran.err.startswith("error: none.txt: cannot be read as a pronunciation dictionary") and ran.err.count("\n") == 1
+    assert files() == ["mine.txt"]
+
+
 def test_models_and_vocoders_that_do_not_fit(melcli: Melcli, voice_folder: Path, tmp_path: Path) -> None:
     if "picky" not in registry.names("vocoder"):
         registry.register(registry.Entry("vocoder", "picky", "tests.fake_speaker:Picky", "for tests"))
