@@ -14,6 +14,7 @@ from melcli.errors import UsageError
 from melcli.models import checkpoint
 from melcli.models.beam import Beam
 from melcli.models.generate import Greedy, Sample
+from melcli.models.hints import NONE, Hints
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recognise import batch_budget, by_length, decode_batch
 from melcli.models.recogniser import Recognised
@@ -34,7 +35,7 @@ class SpeechLMRecogniser:
 
     @classmethod
     def load(
-        cls, folder: str, *, dtype: torch.dtype, device: str, rows: int | None, beam: int | None, ctc_weight: float | None
+        cls, folder: str, *, dtype: torch.dtype, device: str, rows: int | None, beam: int | None, ctc_weight: float | None, hints: Hints = NONE
     ) -> tuple[SpeechLMRecogniser, dict[str, str]]:
         """The model of a folder, and what was decided for it. Raises CheckpointError and UsageError."""
         model, processor = checkpoint.load(folder, dtype=dtype, device=device)

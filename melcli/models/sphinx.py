@@ -21,6 +21,7 @@ from torch import Tensor
 
 from melcli.errors import UsageError
 from melcli.models import sphinx_worker
+from melcli.models.hints import NONE, Hints
 from melcli.models.recogniser import Recognised
 
 RATE = 16000
@@ -53,6 +54,7 @@ class Sphinx:
         rows: int | None = None,
         beam: int | None = None,
         ctc_weight: float | None = None,
+        hints: Hints = NONE,
     ) -> tuple[Sphinx, dict[str, str]]:
         """The recogniser and what was decided for it. Takes what other recognisers' `load` takes; rows are its processes. Raises UsageError."""
         if importlib.util.find_spec("pocketsphinx") is None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from melcli.errors import UsageError
+from melcli.models.hints import NONE, Hints
 from melcli.models.peers.families import Family
 from melcli.models.peers.load import load
 from melcli.models.peers.prompts import LANGUAGE, audio_alone, feature_extractor
@@ -42,7 +43,7 @@ class Peer:
 
     @classmethod
     def load(
-        cls, folder: str, *, dtype: torch.dtype, device: str, rows: int | None, beam: int | None, ctc_weight: float | None
+        cls, folder: str, *, dtype: torch.dtype, device: str, rows: int | None, beam: int | None, ctc_weight: float | None, hints: Hints = NONE
     ) -> tuple[Peer, dict[str, str]]:
         """The model of a folder, and what was decided for it. Raises CheckpointError and UsageError."""
         model, processor, family, used = load(Path(folder), dtype, device)
