@@ -1,7 +1,7 @@
 """Transcripts as subtitles (SubRip, WebVTT) and as tables of times.
 
-A segment becomes one cue, or several where its text does not fit on one. Where words have times, so have the cues; else a segment's time is shared out
-by the number of characters.
+A segment becomes one cue, or several where its text does not fit on one. Where words have times, so have the cues; else a segment's time is shared
+out by the number of characters.
 """
 
 from __future__ import annotations
@@ -105,9 +105,10 @@ def clock(seconds: float, mark: str = ".") -> str:
 
 def srt(segments: Iterable[Segment], layout: Layout) -> str:
     """SubRip: numbered cues."""
-    shown = [
-        f"{i}\n{clock(c.start, ',')} --> {clock(c.end, ',')}\n{_inert(chr(10).join(c.lines))}\n" for i, c in enumerate(cues(segments, layout), 1)
-    ]
+    shown = []
+    for number, cue in enumerate(cues(segments, layout), 1):
+        text = "\n".join(cue.lines).replace("-->", "->")  # no player shall take it for a line of times
+        shown.append(f"{number}\n{clock(cue.start, ',')} --> {clock(cue.end, ',')}\n{text}\n")
     return "\n".join(shown)
 
 
@@ -140,8 +141,3 @@ def spans(segments: Iterable[Segment], layout: Layout) -> Iterator[tuple[float, 
             yield from ((word.start, word.end, " ".join(word.word.split())) for word in segment.words)
         elif segment.text:
             yield segment.start, segment.end, " ".join(segment.text.split())
-
-
-def _inert(text: str) -> str:
-    """Text that no player takes for a line of times."""
-    return text.replace("-->", "->")

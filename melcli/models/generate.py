@@ -8,7 +8,7 @@ Shapes: U utterances, B rows (U, or U x beams), L positions, V vocabulary, F fra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -81,9 +81,12 @@ def decode(
     ids, valid = _left_padded(prompts, model.config.pad_token_id, model.device)
     rows = Rows(model, ids, valid, speech, lengths_U, max(max_tokens) + 1)
     stops = [*model.config.stop_token_ids, *stops]
+    heard = None if rows.ctc_logits is None else rows.ctc_logits.split((rows.patches_U * model.config.ctc_rate).tolist())
     if isinstance(strategy, Beam):
-        return beam_search(rows, stops, max_tokens, strategy, speller)
-    return _one_path(rows, stops, max_tokens, strategy, drafter if isinstance(strategy, Greedy) else None)
+        found = beam_search(rows, stops, max_tokens, strategy, speller)
+    else:
+        found = _one_path(rows, stops, max_tokens, strategy, drafter if isinstance(strategy, Greedy) else None)
+    return found if heard is None else [replace(hypothesis, ctc_logits=logits) for hypothesis, logits in zip(found, heard, strict=True)]
 
 
 def _one_path(

@@ -15,23 +15,31 @@ from melcli.models import checkpoint
 from melcli.models.beam import Beam
 from melcli.models.generate import Greedy, Sample
 from melcli.models.hints import NONE, Hints
+from melcli.models.hypothesis import Hypothesis
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recognise import batch_budget, by_length, decode_batch
-from melcli.models.recogniser import Recognised
+from melcli.models.recogniser import Recognised, Word
 from melcli.models.speech_lm import SpeechLM
 from melcli.models.unified_input import Unified
+from melcli.models.word_times import word_times
 
 
 class SpeechLMRecogniser:
     """Our own model, ready to hear. rows: utterances decoded together, None for as many as the token budget allows."""
 
     def __init__(
-        self, model: SpeechLM, processor: SpeechLMProcessor, strategy: Greedy | Sample | Beam | None = None, rows: int | None = None
+        self,
+        model: SpeechLM,
+        processor: SpeechLMProcessor,
+        strategy: Greedy | Sample | Beam | None = None,
+        rows: int | None = None,
+        hints: Hints = NONE,
     ) -> None:
         self.model = model
         self.processor = processor
         self.strategy = strategy or Greedy()
         self.rows = rows
+        self.hints = hints
 
     @classmethod
     def load(
@@ -44,6 +52,8 @@ class SpeechLMRecogniser:
                 f"--model {folder}: it has no speech branch, only vectors that another program's encoder made go in; "
                 "`melcli branches --vectors NAME=FILE` scores those"
             )
+        if model.ctc_head is None:
+            hints.refuse("this model", word_times="has no CTC head to align words by (tiny-en has one); leave it out, or give --timestamps segment")
         strategy, decoding = choose_strategy(model, beam, ctc_weight)
         spec = processor.spec
         count = sum(p.numel() for p in model.parameters())
@@ -59,7 +69,7 @@ class SpeechLMRecogniser:
             "batch": f"{rows} utterances, as asked" if rows else f"auto: utterances of like length, up to {batch_budget(strategy)} positions",
             "mel": f"{given}; {f'{model.speech_input.tokens} positions an utterance' if fixed else f'{places:g} positions/s'}",
         }
-        return cls(model, processor, strategy, rows), decisions
+        return cls(model, processor, strategy, rows, hints), decisions
 
     @property
     def rate(self) -> int:
@@ -75,7 +85,24 @@ class SpeechLMRecogniser:
         for batch in by_length(lengths, batch_budget(self.strategy), self.rows):
             features = self.processor.features([waves[i] for i in batch])
             hypotheses = decode_batch(self.model, self.processor, features, self.strategy)
-            yield {i: Recognised(self.processor.text(h.tokens), h.finish_reason) for i, h in zip(batch, hypotheses, strict=True)}
+            texts = ["" if self._heard_nothing(h) else self.processor.text(h.tokens) for h in hypotheses]
+            words: Sequence[tuple[Word, ...] | None] = [None] * len(batch)
+            if self.hints.word_times:
+                words = word_times(self.processor, [h.ctc_logits for h in hypotheses], texts, [len(waves[i]) / self.rate for i in batch])
+            yield {
+                i: Recognised(text, h.finish_reason if text or h.finish_reason != "eos" else "silence", timed)
+                for i, h, text, timed in zip(batch, hypotheses, texts, words, strict=True)
+            }
+
+    def _heard_nothing(self, hypothesis: Hypothesis) -> bool:
+        """Whether the CTC head, which invents no words, says that there are none: blanks, or spaces, all along."""
+        if hypothesis.ctc_logits is None:
+            return False
+        best_T = hypothesis.ctc_logits.argmax(-1)
+        nothing = [hypothesis.ctc_logits.shape[-1] - 1]
+        if self.processor.ctc_alphabet is not None and " " in self.processor.ctc_alphabet:
+            nothing.append(self.processor.ctc_alphabet.index(" "))
+        return bool(torch.isin(best_T, torch.tensor(nothing, device=best_T.device)).all())
 
 
 def choose_strategy(model: SpeechLM, beam: int | None, ctc_weight: float | None) -> tuple[Greedy | Beam, str]:

@@ -47,6 +47,7 @@ class Peer:
     ) -> tuple[Peer, dict[str, str]]:
         """The model of a folder, and what was decided for it. Raises CheckpointError and UsageError."""
         model, processor, family, used = load(Path(folder), dtype, device)
+        hints.refuse("this model", word_times="gives no times of words here; leave it out, or give --timestamps segment")
         if ctc_weight:
             raise UsageError("--ctc-weight: is for models with a CTC head of melcli's; leave it out")
         if (beam or 1) > 1 and (family.ctc or family.transducer):
