@@ -5,7 +5,7 @@ Shapes: S samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from melcli.audio.segment import Cutter, Piece
@@ -16,6 +16,7 @@ from melcli.models.recogniser import Recognised, Word
 from melcli.transcripts import Segment, Transcript
 
 WINDOW_PIECES = 256
+NEAR_SECONDS = 0.2  # from an end of a segment, which is exact, to that of a word, which is not
 
 
 @dataclass(slots=True, eq=False)
@@ -36,13 +37,8 @@ class Hearing:
 
     def take(self, number: int, piece: Piece, found: Recognised) -> None:
         """What was heard in a piece. Times of words are moved to those of the recording, and kept inside the piece."""
-        moved = None
-        if found.words is not None:
-            by = piece.start - piece.before
-            moved = tuple(
-                Word(w.word, min(max(w.start + by, piece.start), piece.end), min(max(w.end + by, piece.start), piece.end)) for w in found.words
-            )
-        self.segments[number] = Segment(piece.start, piece.end, found.text, found.finish_reason, moved)
+        words = None if found.words is None else tuple(_moved(found.words, piece))
+        self.segments[number] = Segment(piece.start, piece.end, found.text, found.finish_reason, words)
 
     def ready(self) -> Iterator[Segment]:
         """Segments that were not given before, as far as all before them are there."""
@@ -60,6 +56,17 @@ class Hearing:
         if self.error is not None:
             return Transcript(self.item.name, audio, 0.0, "", [], self.error, self.seconds)
         return Transcript(self.item.name, audio, self.duration, text, segments, None, self.seconds)
+
+
+def _moved(words: Sequence[Word], piece: Piece) -> Iterator[Word]:
+    """Words with their times in the recording, inside the piece; the first and the last begin and end with it where they nearly do."""
+    for i, word in enumerate(words):
+        start, end = (min(max(at + piece.start - piece.before, piece.start), piece.end) for at in (word.start, word.end))
+        if i == 0 and start - piece.start < NEAR_SECONDS:
+            start = piece.start
+        if i == len(words) - 1 and piece.end - end < NEAR_SECONDS:
+            end = piece.end
+        yield Word(word.word, start, end)
 
 
 @dataclass(slots=True)

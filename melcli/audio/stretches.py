@@ -16,6 +16,7 @@ from melcli.audio.vad import WINDOW_SECONDS, Listener, Network
 
 BEGINS, GOES_ON = 0.5, 0.35  # probabilities from which a window is speech: after none, and after speech
 PAUSE_SECONDS = 0.6  # silence that ends a stretch; shorter ones stay inside
+CERTAIN = 0.7  # and what a stretch must reach somewhere: chords and keys of a telephone come to 0.64
 SHORTEST_SECONDS = 0.09  # of speech in a stretch: three windows; a click makes fewer
 AROUND_SECONDS = 0.2  # of what is not speech given to the model at either end
 KEPT_SECONDS = 1.0  # held of what is not speech, to look for the beginning in
@@ -40,6 +41,7 @@ class Speech:
         self.begun: int | None = None  # the window with which the stretch begins
         self.ended = 0  # the window after its last one that is speech
         self.heard = 0  # windows of speech in it
+        self.surest = 0.0  # the highest probability in it
         self.pauses: list[tuple[int, int]] = []  # inside it
         self.start: float | None = None  # seconds, where it goes on after a cut
         self.free = 0.0  # seconds from which on no piece has any samples
@@ -64,11 +66,12 @@ class Speech:
             follows = self.begun is not None and self.ended == window
             if probability >= (GOES_ON if follows else BEGINS) and self._level(window) >= SILENCE_DBFS:
                 if self.begun is None:
-                    self.begun, self.heard, self.pauses = window, 0, []
+                    self.begun, self.heard, self.surest, self.pauses = window, 0, 0.0, []
                 elif not follows:
                     self.pauses.append((self.ended, window))
                 self.ended = window + 1
                 self.heard += 1
+                self.surest = max(self.surest, probability)
                 while self.ended - self.begun > self.longest:
                     yield self._cut()
             elif self.begun is not None and self.windows - self.ended >= silent:
@@ -95,7 +98,7 @@ class Speech:
     def _close(self) -> Iterator[Piece]:
         """The stretch ends with the last window that is speech."""
         start = self._beginning() if self.start is None else self.start
-        if self.start is not None or self.heard * WINDOW_SECONDS > SHORTEST_SECONDS:
+        if self.start is not None or (self.surest >= CERTAIN and self.heard * WINDOW_SECONDS > SHORTEST_SECONDS):
             end = max(self._end(self.ended), start + EDGE_SECONDS)
             yield self._piece(start, end, min(end + AROUND_SECONDS, self.seconds))
         self.begun = self.start = None

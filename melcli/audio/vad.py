@@ -22,6 +22,7 @@ WINDOW = 512  # samples a probability stands for: 32 ms
 CONTEXT = 64  # samples before a window that it reads too
 WINDOW_SECONDS = WINDOW / RATE
 BATCH = 512  # windows in the convolutions at once: 16 s, a few megabytes
+PRIMING = 8  # windows of silence that it hears first: without them it takes the first 0.3 s of a recording for less than they are
 FILE = "data/silero_vad_16k.safetensors"
 
 
@@ -79,7 +80,8 @@ class Listener:
         self.network = network
         self.resampler = Resampler(rate, RATE)
         self.pending_S = torch.zeros(CONTEXT)
-        self.state: tuple[Tensor, Tensor] | None = None
+        with torch.inference_mode():
+            self.state = network(torch.zeros(PRIMING, CONTEXT + WINDOW))[1]
 
     def push(self, wave_S: Tensor) -> Tensor:
         """The next samples in; the probabilities of the windows that they complete out."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from melcli.models.beam import Beam, Speller, beam_search
 from melcli.models.draft import Draft, Drafter
+from melcli.models.hotwords import Hotwords
 from melcli.models.hypothesis import Hypothesis, extend
 from melcli.models.rows import Rows
 from melcli.models.speech_lm import SpeechLM
@@ -68,12 +69,13 @@ def decode(
     drafter: Drafter | None = None,
     speller: Speller | None = None,
     stops: Sequence[int] = (),
+    hotwords: Hotwords | None = None,
 ) -> list[Hypothesis]:
     """Continue each prompt until its stop token, its own limit or a loop. stops: further tokens to stop at.
 
     prompts: token ids holding the speech token once per patch; speech [F, M] packed in the same order, lengths_U frames of each.
     drafter: makes drafts from the CTC head's logits, for greedy decoding in fewer steps. speller: what tokens are to the CTC head, for joint
-    beam search.
+    beam search. hotwords: favoured by all strategies.
     """
     strategy = strategy or Greedy()
     if not prompts:
@@ -83,14 +85,20 @@ def decode(
     stops = [*model.config.stop_token_ids, *stops]
     heard = None if rows.ctc_logits is None else rows.ctc_logits.split((rows.patches_U * model.config.ctc_rate).tolist())
     if isinstance(strategy, Beam):
-        found = beam_search(rows, stops, max_tokens, strategy, speller)
+        found = beam_search(rows, stops, max_tokens, strategy, speller, hotwords)
     else:
-        found = _one_path(rows, stops, max_tokens, strategy, drafter if isinstance(strategy, Greedy) else None)
+        drafts = isinstance(strategy, Greedy) and not hotwords  # a step may then hold one token only
+        found = _one_path(rows, stops, max_tokens, strategy, drafter if drafts else None, hotwords)
     return found if heard is None else [replace(hypothesis, ctc_logits=logits) for hypothesis, logits in zip(found, heard, strict=True)]
 
 
 def _one_path(
-    rows: Rows, stops: Sequence[int], max_tokens: Sequence[int], strategy: Greedy | Sample, drafter: Drafter | None = None
+    rows: Rows,
+    stops: Sequence[int],
+    max_tokens: Sequence[int],
+    strategy: Greedy | Sample,
+    drafter: Drafter | None = None,
+    hotwords: Hotwords | None = None,
 ) -> list[Hypothesis]:
     """One hypothesis an utterance. With drafts, a step reads the last token and guesses of what follows, and keeps the guesses that were right."""
     count = len(max_tokens)
@@ -102,6 +110,8 @@ def _one_path(
     logits_BQV = rows.logits_BV[:, None]
     alive = paths
     while True:
+        if hotwords:
+            hotwords.favour(logits_BQV[:, 0], [path.tokens for path in alive])
         picked_BQ = strategy.pick(logits_BQV.flatten(0, 1)).view(logits_BQV.shape[:2])
         scores_BQ = (logits_BQV.gather(2, picked_BQ[..., None])[..., 0].float() - logits_BQV.float().logsumexp(-1)).tolist()
         kept = [

@@ -15,6 +15,7 @@ from melcli.models import checkpoint
 from melcli.models.beam import Beam
 from melcli.models.generate import Greedy, Sample
 from melcli.models.hints import NONE, Hints
+from melcli.models.hotwords import Hotwords
 from melcli.models.hypothesis import Hypothesis
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recognise import batch_budget, by_length, decode_batch
@@ -40,6 +41,7 @@ class SpeechLMRecogniser:
         self.strategy = strategy or Greedy()
         self.rows = rows
         self.hints = hints
+        self.hotwords = Hotwords(processor.tokenizer, hints.hotwords) if hints.hotwords else None
 
     @classmethod
     def load(
@@ -84,7 +86,7 @@ class SpeechLMRecogniser:
         lengths = [self.processor.patches(self.processor.frames(len(wave_S))) for wave_S in waves]
         for batch in by_length(lengths, batch_budget(self.strategy), self.rows):
             features = self.processor.features([waves[i] for i in batch])
-            hypotheses = decode_batch(self.model, self.processor, features, self.strategy)
+            hypotheses = decode_batch(self.model, self.processor, features, self.strategy, hotwords=self.hotwords)
             texts = ["" if self._heard_nothing(h) else self.processor.text(h.tokens) for h in hypotheses]
             words: Sequence[tuple[Word, ...] | None] = [None] * len(batch)
             if self.hints.word_times:

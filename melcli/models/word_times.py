@@ -1,5 +1,8 @@
 """When the words of a transcript are said, by the model's own CTC head.
 
+The head names a character a little after it begins, and often for one frame only: LATE and LINGERS put that right. They were measured with tiny-en
+against where the sound begins and ends (docs/long-audio.md).
+
 Shapes: T CTC frames of an utterance, C classes.
 """
 
@@ -13,6 +16,9 @@ from torch import Tensor
 from melcli.models.align import align
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recogniser import Word
+
+LATE = 0.08  # seconds from the beginning of a word to the first frame that names it
+LINGERS = 0.1  # seconds that a word sounds after the last frame that names it, unless the next one begins
 
 
 def word_times(processor: SpeechLMProcessor, ctc_logits: Sequence[Tensor], texts: Sequence[str], seconds: Sequence[float]) -> list[tuple[Word, ...]]:
@@ -32,7 +38,7 @@ def word_times(processor: SpeechLMProcessor, ctc_logits: Sequence[Tensor], texts
 
 
 def spell(processor: SpeechLMProcessor, words: Sequence[str]) -> list[list[int]]:
-    """The CTC head's classes of each word; a space goes with the word before it."""
+    """The CTC head's classes of each word; a space belongs to the word before it."""
     if processor.ctc_alphabet is not None:
         known = {character: i for i, character in enumerate(processor.ctc_alphabet)}
         cased = [word if any(c in known for c in word) else word.lower() for word in words]
@@ -50,11 +56,19 @@ def _words(words: Sequence[str], classes: Sequence[Sequence[int]], spans: list[t
         letters = sum(len(word) + 1 for word in words)
         ends = [sum(len(word) + 1 for word in words[: i + 1]) / letters * duration for i in range(len(words))]
         return tuple(Word(word, start, end) for word, start, end in zip(words, [0.0, *ends], ends, strict=False))
-    at, times = 0, []
-    for each in classes:
+    at = 0
+    times: list[tuple[float, float] | None] = []
+    for word, each in zip(words, classes, strict=True):
         own = spans[at : at + len(each)]
         at += len(each)
-        times.append((own[0][0] * step, own[-1][1] * step) if own else None)
+        letters = own[: len(word)]  # without the space
+        times.append((max(0.0, letters[0][0] * step - LATE), letters[-1][1] * step + LINGERS) if letters else None)
+    following = duration
+    for i in range(len(times) - 1, -1, -1):
+        if times[i] is not None:
+            start, end = times[i]
+            times[i] = (start, max(start, min(end, following)))
+            following = start
     return tuple(Word(word, *_between(times, i, duration)) for i, word in enumerate(words))
 
 
