@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from melcli.errors import UsageError
+
 BONUS = 1.5  # log probability a token; chosen with benchmarks/hotwords.py
 
 
@@ -22,13 +24,16 @@ class Hotwords:
         self.bonus = bonus
         self.inside: dict[tuple[int, ...], set[int]] = {}  # what may follow each beginning of a phrase
         self.first: dict[tuple[int, ...], set[int]] = {}
-        self.whole: set[tuple[int, ...]] = set()
+        whole = set()
         for phrase in phrases:
-            for tokens, trie in ((token_ids(tokenizer, phrase, first=False), self.inside), (token_ids(tokenizer, phrase, first=True), self.first)):
-                self.whole.add(tokens)
+            for first, trie in ((False, self.inside), (True, self.first)):
+                tokens = token_ids(tokenizer, phrase, first)
+                whole.add(tokens)
                 for length in range(len(tokens)):
                     trie.setdefault(tokens[:length], set()).add(tokens[length])
-        self.longest = max(map(len, self.whole), default=0)
+        self.longest = max(map(len, whole), default=0)
+        # tokens of a beginning that earned something which may be taken back: those after the last hotword that is whole in it
+        self.open = {b: len(b) - max((n for n in range(1, len(b) + 1) if b[:n] in whole), default=0) for b in (*self.inside, *self.first)}
 
     def favour(self, scores_BV: Tensor, texts: Sequence[Sequence[int]], retract: bool = False) -> None:
         """Add the bonuses to the scores of what may come next in each row, in place. texts: what each row holds so far.
@@ -39,9 +44,10 @@ class Hotwords:
             likely: dict[int, float] = {}
             earned = 0.0
             for beginning, following in self._open(tokens):
-                earned = max(earned, self.bonus * len(beginning))
+                so_far = self.bonus * self.open[beginning]
+                earned = max(earned, so_far)
                 for token in following:
-                    likely[token] = max(likely.get(token, 0.0), self.bonus * (len(beginning) + 1))
+                    likely[token] = max(likely.get(token, 0.0), so_far + self.bonus)
             if retract and earned:
                 scores_BV[row] -= earned
             for token, bonus in likely.items():
@@ -63,9 +69,16 @@ class Hotwords:
 
 
 def token_ids(tokenizer: Any, phrase: str, first: bool) -> tuple[int, ...]:
-    """Tokens of a phrase at the beginning of a text, or after another word."""
-    if first:
-        return tuple(tokenizer(phrase, add_special_tokens=False)["input_ids"])
-    anchor = tokenizer("a", add_special_tokens=False)["input_ids"]
-    both = tokenizer(f"a {phrase}", add_special_tokens=False)["input_ids"]
-    return tuple(both[len(anchor) :])
+    """Tokens of a phrase at the beginning of a text, or after another word; in small letters where the model writes no others.
+
+    Raises UsageError where it cannot write the phrase.
+    """
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    for written in (phrase, phrase.lower()):
+        tokens = ids(written) if first else ids(f"a {written}")[len(ids("a")) :]
+        if tokens and tokenizer.unk_token_id not in tokens:
+            return tuple(tokens)
+    raise UsageError(f"--hotwords: this model cannot write '{phrase}': its tokenizer does not know all characters of it")

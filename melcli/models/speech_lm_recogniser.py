@@ -13,6 +13,8 @@ from torch import Tensor
 from melcli.errors import UsageError
 from melcli.models import checkpoint
 from melcli.models.beam import Beam
+from melcli.models.chat import instructed
+from melcli.models.config import SPEECH_TOKEN
 from melcli.models.generate import Greedy, Sample
 from melcli.models.hints import NONE, Hints
 from melcli.models.hotwords import Hotwords
@@ -56,6 +58,11 @@ class SpeechLMRecogniser:
             )
         if model.ctc_head is None:
             hints.refuse("this model", word_times="has no CTC head to align words by (tiny-en has one); leave it out, or give --timestamps segment")
+        if hints.prompt is not None:
+            asked = instructed(processor.task_prompts.get("asr", processor.prompt), processor.tokenizer, hints.prompt, folder)
+            if asked is None or SPEECH_TOKEN in hints.prompt:
+                hints.refuse("this model", prompt=f"learnt the fixed prompt {processor.prompt!r}, which holds no instruction; leave it out")
+            processor.task_prompts = {**processor.task_prompts, "asr": asked}
         strategy, decoding = choose_strategy(model, beam, ctc_weight)
         spec = processor.spec
         count = sum(p.numel() for p in model.parameters())
@@ -64,6 +71,8 @@ class SpeechLMRecogniser:
         else:
             given, places = f"{spec.rate} Hz waveform", spec.rate / processor.stride
         fixed = isinstance(model.speech_input, Unified)
+        if hints.hotwords:
+            decoding += f"; {len(hints.hotwords)} hotword{'s' if len(hints.hotwords) > 1 else ''} favoured"
         decisions = {
             "model": f"{count / 1e6:.1f} M parameters, {model.config.text_config.model_type} backbone, {model.config.speech_input['kind']}",
             "attention": f"{model.llm.config._attn_implementation}; speech {model.config.speech_attention}",
