@@ -9,10 +9,11 @@ The hotwords are words of the references that are rare (at most `--rare` times i
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections import Counter
 from pathlib import Path
+
+from figures import write
 
 from melcli.data.load import load_utterance
 from melcli.data.manifest import read_source
@@ -66,7 +67,7 @@ def main() -> None:
         print(f"{'':>{len(str(len(texts))) + 34}}{bonus:>6}{row['wer']:>8}{row['found']:>14}{row['invented']:>15}", flush=True)
     if options.json:
         named = {"source": options.source, "model": options.model, "beam": options.beam, "utterances": len(texts), "rare_words": len(rare)}
-        options.json.write_text(json.dumps(named | {"rows": rows}, indent=2) + "\n")
+        write(options.json, named | {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from torch import Tensor
 FRAME_SECONDS = 0.02
 SILENCE_DBFS = -65.0  # the loudest 20 ms of a recording that holds nothing: a quiet room recorded at a low level lies above it
 CUT_SECONDS = 0.2  # a cut goes into the quietest stretch of this length
+TONE_SECONDS, TONE_LINES, TONE_SHARE = 0.064, 8, 0.99  # 8 lines of 16 Hz hold 98 % of the purest vowel found in 370 utterances
 SEARCH_SHARE = 0.5  # of the longest chunk: the cut lies in its later half
 
 
@@ -53,6 +54,16 @@ def frame_levels(wave_S: Tensor, rate: int, seconds: float = FRAME_SECONDS) -> T
 def is_silent(wave_S: Tensor, rate: int) -> bool:
     """Whether nothing in the recording is loud enough to be speech."""
     return len(wave_S) == 0 or float(frame_levels(wave_S, rate).max()) < SILENCE_DBFS
+
+
+def is_tone(wave_S: Tensor, rate: int) -> bool:
+    """Whether nearly all of the sound lies in a few lines of the spectrum, as that of whistles, sweeps and signals does, and no speech."""
+    size = round(TONE_SECONDS * rate)
+    wave_S = torch.nn.functional.pad(wave_S, (0, max(0, size - len(wave_S))))
+    spectra_FN = torch.stft(wave_S, size, size // 4, window=torch.hann_window(size), center=False, return_complex=True).abs().square()
+    energy_N = spectra_FN.sum(0)
+    loud_N = energy_N > 0.01 * energy_N.max()
+    return bool(loud_N.any()) and float((spectra_FN.topk(TONE_LINES, 0).values.sum(0) / energy_N)[loud_N].median()) > TONE_SHARE
 
 
 def quietest(wave_S: Tensor, rate: int, longest: int) -> int:

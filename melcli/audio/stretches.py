@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from melcli.audio.segment import SEARCH_SHARE, SILENCE_DBFS, Piece, frame_levels, quietest
+from melcli.audio.segment import SEARCH_SHARE, SILENCE_DBFS, Piece, frame_levels, is_tone, quietest
 from melcli.audio.vad import WINDOW_SECONDS, Listener, Network
 
 BEGINS, GOES_ON = 0.5, 0.35  # probabilities from which a window is speech: after none, and after speech
@@ -21,11 +21,10 @@ SHORTEST_SECONDS = 0.09  # of speech in a stretch: three windows; a click makes 
 AROUND_SECONDS = 0.2  # of what is not speech given to the model at either end
 KEPT_SECONDS = 1.0  # held of what is not speech, to look for the beginning in
 EDGE_SECONDS = 0.01
-BACK_SECONDS, ON_SECONDS = 0.3, 0.2  # how far before the VAD's first window speech may begin, and after its last may end
-LATE_SECONDS = 0.4  # how much earlier than the VAD's last window speech may end: it lets go slowly
-DIP_SECONDS = 0.08  # a closure before a plosive is quiet, and shorter than this
-RISE = 0.3  # of the way from the quietest to the loudest around an end, in decibel: from there it is speech
-LEAST_RISE = 5.0  # decibel
+REACH_SECONDS = 0.5  # how far from the VAD's first and last window speech may begin and end
+DIP_SECONDS = 0.12  # a closure before a plosive is quiet, and shorter than this
+RISE = 0.15  # of the way from the background to the loudest around an end, in decibel: from there it is sound that belongs to speech
+LEAST_RISE = 8.0  # decibel
 
 
 class Speech:
@@ -100,7 +99,9 @@ class Speech:
         start = self._beginning() if self.start is None else self.start
         if self.start is not None or (self.surest >= CERTAIN and self.heard * WINDOW_SECONDS > SHORTEST_SECONDS):
             end = max(self._end(self.ended), start + EDGE_SECONDS)
-            yield self._piece(start, end, min(end + AROUND_SECONDS, self.seconds))
+            piece = self._piece(start, end, min(end + AROUND_SECONDS, self.seconds))
+            if not is_tone(piece.wave_S, self.rate):
+                yield piece
         self.begun = self.start = None
 
     def _cut(self) -> Piece:
@@ -129,11 +130,10 @@ class Speech:
     def _beginning(self) -> float:
         """Seconds at which the stretch begins: back from the VAD's first window as long as there is sound."""
         at = self.begun * WINDOW_SECONDS
-        low = max(self.free, at - BACK_SECONDS, self.first / self.rate)
-        levels_F, threshold = self._around(at, low, at + BACK_SECONDS)
-        sound = [frame for frame, level in enumerate(levels_F) if level >= threshold]
-        anchor = round((at - low) / EDGE_SECONDS)
-        edge = next((frame for frame in sound if frame >= anchor), None)
+        low = max(self.free, at - REACH_SECONDS, self.first / self.rate)
+        threshold = self._threshold(self._levels(max(self.free, at - KEPT_SECONDS), at), self._levels(at, at + REACH_SECONDS))
+        sound = [frame for frame, level in enumerate(self._levels(low, at + REACH_SECONDS).tolist()) if level >= threshold]
+        edge = next((frame for frame in sound if frame >= round((at - low) / EDGE_SECONDS)), None)
         if edge is None:
             return at
         for frame in reversed(sound):
@@ -144,11 +144,10 @@ class Speech:
     def _end(self, window: int) -> float:
         """Seconds at which speech ends: after the last sound near `window`, the first that the VAD takes for no speech."""
         at = window * WINDOW_SECONDS
-        low = max(self.free, at - LATE_SECONDS, self.begun * WINDOW_SECONDS)
-        levels_F, threshold = self._around(at, low, min(at + ON_SECONDS, self.seconds))
-        sound = [frame for frame, level in enumerate(levels_F) if level >= threshold]
-        anchor = round((at - low) / EDGE_SECONDS)
-        edge = max((frame for frame in sound if frame <= anchor), default=None)
+        low, high = max(self.free, at - REACH_SECONDS, self.begun * WINDOW_SECONDS), min(at + REACH_SECONDS, self.seconds)
+        threshold = self._threshold(self._levels(at, high), self._levels(at - REACH_SECONDS, at))
+        sound = [frame for frame, level in enumerate(self._levels(low, high).tolist()) if level >= threshold]
+        edge = max((frame for frame in sound if frame <= round((at - low) / EDGE_SECONDS)), default=None)
         if edge is None:
             return min(at, self.seconds)
         for frame in sound:
@@ -156,9 +155,12 @@ class Speech:
                 edge = frame
         return min(low + (edge + 1) * EDGE_SECONDS, self.seconds)
 
-    def _around(self, at: float, low: float, high: float) -> tuple[list[float], float]:
-        """Levels of each 10 ms from `low` to `high`, and the level from which they are speech."""
-        wide_F = frame_levels(self._wave(at - 0.5, at + 0.5), self.rate, EDGE_SECONDS)
-        floor = max(float(wide_F.quantile(0.05)), SILENCE_DBFS)
-        threshold = floor + max(LEAST_RISE, RISE * (float(wide_F.quantile(0.95)) - floor))
-        return frame_levels(self._wave(low, high), self.rate, EDGE_SECONDS).tolist(), threshold
+    def _levels(self, start: float, end: float) -> Tensor:
+        """Levels of each 10 ms between two times [F]."""
+        return frame_levels(self._wave(start, end), self.rate, EDGE_SECONDS)
+
+    @staticmethod
+    def _threshold(outside_F: Tensor, inside_F: Tensor) -> float:
+        """The level from which there is sound: above the background outside, the further the louder the speech inside is."""
+        background = max(float(outside_F.quantile(0.2)), SILENCE_DBFS)
+        return background + max(LEAST_RISE, RISE * (float(inside_F.quantile(0.9)) - background))

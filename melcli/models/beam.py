@@ -94,7 +94,7 @@ def beam_search(
     while alive:
         log_probs_BV = torch.log_softmax(logits_BV.float(), -1)
         if hotwords:
-            hotwords.favour(log_probs_BV, [hypothesis.tokens for search in alive for hypothesis in search.live], retract=True)
+            hotwords.favour(log_probs_BV, [hypothesis.tokens for search in alive for hypothesis in search.live])
         lm_BK, tokens_BK = log_probs_BV.topk(min(2 * beam.width, log_probs_BV.shape[1]), -1)
         if joint:  # the CTC head may know of an end that the language model does not see
             ends_BE = torch.tensor(stops[:1], device=tokens_BK.device).expand(len(tokens_BK), -1)

@@ -75,7 +75,7 @@ def decode(
 
     prompts: token ids holding the speech token once per patch; speech [F, M] packed in the same order, lengths_U frames of each.
     drafter: makes drafts from the CTC head's logits, for greedy decoding in fewer steps. speller: what tokens are to the CTC head, for joint
-    beam search. hotwords: favoured by all strategies.
+    beam search. hotwords: what a beam search favours.
     """
     strategy = strategy or Greedy()
     if not prompts:
@@ -87,18 +87,12 @@ def decode(
     if isinstance(strategy, Beam):
         found = beam_search(rows, stops, max_tokens, strategy, speller, hotwords)
     else:
-        drafts = isinstance(strategy, Greedy) and not hotwords  # a step may then hold one token only
-        found = _one_path(rows, stops, max_tokens, strategy, drafter if drafts else None, hotwords)
+        found = _one_path(rows, stops, max_tokens, strategy, drafter if isinstance(strategy, Greedy) else None)
     return found if heard is None else [replace(hypothesis, ctc_logits=logits) for hypothesis, logits in zip(found, heard, strict=True)]
 
 
 def _one_path(
-    rows: Rows,
-    stops: Sequence[int],
-    max_tokens: Sequence[int],
-    strategy: Greedy | Sample,
-    drafter: Drafter | None = None,
-    hotwords: Hotwords | None = None,
+    rows: Rows, stops: Sequence[int], max_tokens: Sequence[int], strategy: Greedy | Sample, drafter: Drafter | None = None
 ) -> list[Hypothesis]:
     """One hypothesis an utterance. With drafts, a step reads the last token and guesses of what follows, and keeps the guesses that were right."""
     count = len(max_tokens)
@@ -110,8 +104,6 @@ def _one_path(
     logits_BQV = rows.logits_BV[:, None]
     alive = paths
     while True:
-        if hotwords:
-            hotwords.favour(logits_BQV[:, 0], [path.tokens for path in alive])
         picked_BQ = strategy.pick(logits_BQV.flatten(0, 1)).view(logits_BQV.shape[:2])
         scores_BQ = (logits_BQV.gather(2, picked_BQ[..., None])[..., 0].float() - logits_BQV.float().logsumexp(-1)).tolist()
         kept = [

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from melcli.errors import UsageError
 
-BONUS = 1.5  # log probability a token; chosen with benchmarks/hotwords.py
+BONUS = 2.0  # log probability a token; chosen with benchmarks/hotwords.py
 
 
 class Hotwords:
@@ -35,11 +35,9 @@ class Hotwords:
         # tokens of a beginning that earned something which may be taken back: those after the last hotword that is whole in it
         self.open = {b: len(b) - max((n for n in range(1, len(b) + 1) if b[:n] in whole), default=0) for b in (*self.inside, *self.first)}
 
-    def favour(self, scores_BV: Tensor, texts: Sequence[Sequence[int]], retract: bool = False) -> None:
-        """Add the bonuses to the scores of what may come next in each row, in place. texts: what each row holds so far.
-
-        retract: take back the bonus of a beginning from all that does not go on with it; for searches that follow several hypotheses.
-        """
+    def favour(self, scores_BV: Tensor, texts: Sequence[Sequence[int]]) -> None:
+        """Add the bonuses to the scores of what may come next in each row, in place, and take that of a beginning back from all that does not go on
+        with it. texts: what each row holds so far."""
         for row, tokens in enumerate(texts):
             likely: dict[int, float] = {}
             earned = 0.0
@@ -48,10 +46,10 @@ class Hotwords:
                 earned = max(earned, so_far)
                 for token in following:
                     likely[token] = max(likely.get(token, 0.0), so_far + self.bonus)
-            if retract and earned:
+            if earned:
                 scores_BV[row] -= earned
             for token, bonus in likely.items():
-                scores_BV[row, token] += bonus if retract else self.bonus
+                scores_BV[row, token] += bonus
 
     def _open(self, tokens: Sequence[int]) -> Iterator[tuple[tuple[int, ...], set[int]]]:
         """The beginnings of hotwords that the text ends with, and what may follow each; the empty one among them."""

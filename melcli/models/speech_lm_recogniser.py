@@ -63,7 +63,7 @@ class SpeechLMRecogniser:
             if asked is None or SPEECH_TOKEN in hints.prompt:
                 hints.refuse("this model", prompt=f"learnt the fixed prompt {processor.prompt!r}, which holds no instruction; leave it out")
             processor.task_prompts = {**processor.task_prompts, "asr": asked}
-        strategy, decoding = choose_strategy(model, beam, ctc_weight)
+        strategy, decoding = choose_strategy(model, beam, ctc_weight, bool(hints.hotwords))
         spec = processor.spec
         count = sum(p.numel() for p in model.parameters())
         if processor.reads == "mel":
@@ -116,11 +116,15 @@ class SpeechLMRecogniser:
         return bool(torch.isin(best_T, torch.tensor(nothing, device=best_T.device)).all())
 
 
-def choose_strategy(model: SpeechLM, beam: int | None, ctc_weight: float | None) -> tuple[Greedy | Beam, str]:
+def choose_strategy(model: SpeechLM, beam: int | None, ctc_weight: float | None, hotwords: bool = False) -> tuple[Greedy | Beam, str]:
     """How to decode, and why so. Raises UsageError."""
     if ctc_weight is not None and not 0 <= ctc_weight <= 1:
         raise UsageError(f"--ctc-weight {ctc_weight:g}: must lie between 0 and 1")
     width, why = (beam, "as asked") if beam else (getattr(model.generation_config, "num_beams", None) or 1, "as the model says")
+    if hotwords and width == 1:
+        if beam:
+            raise UsageError("--hotwords: a search that follows one hypothesis cannot take a wrong one back; give --beam 4, say, or leave --beam out")
+        width, why = Beam().width, "because of the hotwords"
     if ctc_weight and model.ctc_head is None:
         raise UsageError("--ctc-weight: this model has no CTC head; leave it out")
     if ctc_weight and width == 1:
