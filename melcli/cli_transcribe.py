@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,7 +17,7 @@ TIMED = ("srt", "vtt", "tsv")  # formats that are nothing without times
 
 
 def transcribe(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Files, folders, patterns, JSONL manifests, or - for audio on standard input.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Files, folders, patterns, JSONL manifests, - for standard input, or mic.")],
     model: Annotated[str, typer.Option(help="A model's name, folder or hub id.")] = "tiny-en",
     format: Annotated[
         Literal["txt", "json", "jsonl", "srt", "vtt", "tsv", "all"], typer.Option("--format", "-f", help="What to write; srt and vtt are subtitles.")
@@ -65,8 +66,14 @@ def transcribe(
     times = timestamps or ("none" if format == "txt" else "segment")
     if times == "none" and format in (*TIMED, "all"):
         raise UsageError(f"--timestamps none: -f {format} needs times; leave it out.")
+    live = paths == ["mic"] and not Path("mic").exists()
+    stream = stream or live
+    if "mic" in paths and not (live or Path("mic").exists()):
+        raise UsageError("mic: a microphone is listened to alone; name no other input.")
+    if live and not vad:
+        raise UsageError("mic: needs the VAD to tell when something was said; leave out --no-vad.")
     if stream and (ray is not None or out is not None or format not in ("txt", "jsonl")):
-        raise UsageError("--stream prints to the terminal as -f txt or jsonl, from this process: leave out -o, --ray and other formats.")
+        raise UsageError("--stream, and mic, print to the terminal as -f txt or jsonl, from this process: leave out -o, --ray and other formats.")
     words = tuple(word for word in (part.strip() for part in (hotwords or "").split(",")) if word)
     if hotwords is not None and not words:
         raise UsageError("--hotwords: give words or phrases with commas between them.")
@@ -78,6 +85,7 @@ def transcribe(
         open_inputs(paths, recursive=recursive) as inputs,
         open_output(inputs, format, out, skip_existing, layout, stream) as output,
         ray_pool.joined(ray if output.todo else None),
+        _microphone() if live else nullcontext(),
     ):
         todo = output.todo
         if len(todo) < len(inputs.items):
@@ -87,6 +95,8 @@ def transcribe(
             asked = {"batch_size": size, "beam": beam, "ctc_weight": ctc_weight, "vad": vad, "max_chunk": max_chunk, "hints": hints}
             transcriber = recogniser(ray).load(model, device=device, dtype=dtype, offline=offline, **asked)
             console.decided(transcriber.decisions)
+            if live:
+                console.note("listening; Ctrl-C ends it")
             transcripts = transcriber.transcribe(todo, **({"heard": output.write_segment} if stream else {}))
         with console.progress("transcribe", len(todo)) as bar:
 
@@ -97,6 +107,12 @@ def transcribe(
             failed = write_all(transcripts, output, done=done)
     _warn(ends)
     finish(failed, inputs.total)
+
+
+def _microphone() -> AbstractContextManager[None]:
+    from melcli.audio.microphone import until_interrupted
+
+    return until_interrupted()
 
 
 def _warn(ends: Counter[str]) -> None:

@@ -14,6 +14,7 @@ from melcli.audio.segment import Cutter, Whole
 from melcli.audio.stretches import Speech
 from melcli.audio.vad import Network
 from melcli.audio.vad import load as load_vad
+from melcli.data.utterance import MICROPHONE
 from melcli.errors import UsageError
 from melcli.inputs import AudioInput
 from melcli.listening import Hearing, Window, windows
@@ -116,11 +117,14 @@ class Transcriber:
     def transcribe(self, items: Iterable[AudioInput], heard: Callable[[AudioInput, Segment], None] | None = None) -> Iterator[Transcript]:
         """Transcripts as they are done, within a window the longest pieces first. The next window is decoded while the model works on this one.
 
-        heard: told each segment as soon as it and all before it in its recording are there; windows are shorter then.
+        heard: told each segment as soon as it and all before it in its recording are there; windows are shorter then, a
+            segment where there is a microphone among the items.
         `Transcript.seconds` is the input's share, by its duration, of the time that features, decoding and detokenising of its batches took.
         """
         rate = self.recogniser.rate
-        ahead_of = windows(items, rate, self._cutter, STREAM_SECONDS if heard else WINDOW_SECONDS)
+        items = list(items)
+        live = any(item.utterance.audio == (MICROPHONE,) for item in items)
+        ahead_of = windows(items, rate, self._cutter, 0.0 if live else STREAM_SECONDS if heard else WINDOW_SECONDS)
         with ThreadPoolExecutor(1) as pool:
             ahead: Future[Window | None] = pool.submit(next, ahead_of, None)
             while window := ahead.result():

@@ -15,7 +15,7 @@ from melcli.audio import io as audio_io
 from melcli.audio.resample import resample
 from melcli.data.durations import probe_utterance
 from melcli.data.embedded import EMBEDDED, load_bytes
-from melcli.data.utterance import Utterance
+from melcli.data.utterance import MICROPHONE, Utterance
 from melcli.errors import AudioError, MelcliError
 
 
@@ -56,6 +56,11 @@ def stream_utterance(utterance: Utterance, rate: int, block_seconds: float = 30.
 
     Raises AudioError as it does.
     """
+    if utterance.audio == (MICROPHONE,):
+        from melcli.audio import microphone
+
+        yield from microphone.blocks(rate)
+        return
     address = utterance.audio[0] if len(utterance.audio) == 1 else "synth:"
     if address.startswith(("synth:", *EMBEDDED)):
         yield load_utterance(utterance, rate)
