@@ -27,7 +27,8 @@ from melcli.models.recogniser import Recognised, Recogniser
 from melcli.models.speech_lm_recogniser import SpeechLMRecogniser
 from melcli.transcripts import Segment, Transcript
 
-WINDOW_SECONDS = 900.0  # audio sorted by length at a time: long enough for even batches, short enough for memory
+WINDOW_SECONDS = 1800.0  # utterances sorted by length at a time: long enough for even batches, short enough for memory
+LONG_SECONDS = 480.0  # and of recordings of any length, whose memory is to stay flat
 SILENCE = Recognised("", "silence")
 STREAM_SECONDS = 60.0  # and where each segment is wanted soon
 LEAST_CHUNK = 2.0  # seconds that --max-chunk may be at least
@@ -124,7 +125,8 @@ class Transcriber:
         rate = self.recogniser.rate
         items = list(items)
         live = any(item.utterance.audio == (MICROPHONE,) for item in items)
-        ahead_of = windows(items, rate, self._cutter, 0.0 if live else STREAM_SECONDS if heard else WINDOW_SECONDS)
+        most = 0.0 if live else STREAM_SECONDS if heard else LONG_SECONDS if self.network else WINDOW_SECONDS
+        ahead_of = windows(items, rate, self._cutter, most)
         with ThreadPoolExecutor(1) as pool:
             ahead: Future[Window | None] = pool.submit(next, ahead_of, None)
             while window := ahead.result():
