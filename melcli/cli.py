@@ -18,22 +18,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from melcli import cli_answer, cli_branches, cli_names, cli_score, cli_synthesize, cli_train, console
+from melcli import cli_answer, cli_branches, cli_names, cli_score, cli_synthesize, cli_train, cli_transcribe, console
 from melcli.cli_options import (
-    BatchSize,
-    Beams,
-    CtcWeight,
     Device,
-    Dtype,
     Offline,
     Quiet,
     Ray,
     Root,
     Verbose,
-    batch_size_of,
     finish,
     prepare,
-    recogniser,
 )
 from melcli.errors import MelcliError, UsageError
 
@@ -123,56 +117,7 @@ app.command()(cli_train.train)
 app.command()(cli_train.finetune)
 
 
-@app.command()
-def transcribe(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Files, folders, patterns, JSONL manifests, or - for audio on standard input.")],
-    model: Annotated[str, typer.Option(help="A model's name, folder or hub id.")] = "tiny-en",
-    format: Annotated[Literal["txt", "json", "jsonl", "all"], typer.Option("--format", "-f", help="What to write.")] = "txt",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write a file an input into this folder, keeping the tree, instead of stdout.")
-    ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders of a folder too.")] = False,
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out inputs whose output is in the folder already.")] = False,
-    beam: Beams = None,
-    ctc_weight: CtcWeight = None,
-    ray: Ray = None,
-    batch_size: BatchSize = "auto",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    offline: Offline = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Turn speech into text.
-
-    \b
-    melcli transcribe talk.mp3
-    melcli transcribe -r interviews/ -f json -o transcripts/
-    """
-    prepare(quiet, verbose, offline)
-    from melcli import ray_pool
-    from melcli.inputs import open_inputs
-    from melcli.transcripts import open_output, write_all
-
-    size = batch_size_of(batch_size)
-    with (
-        open_inputs(paths, recursive=recursive) as inputs,
-        open_output(inputs, format, out, skip_existing) as output,
-        ray_pool.joined(ray if output.todo else None),
-    ):
-        todo = output.todo
-        if len(todo) < len(inputs.items):
-            console.note(f"{len(inputs.items) - len(todo)} of {len(inputs.items)} are done already and skipped")
-        transcripts = iter(())
-        if todo:
-            transcriber = recogniser(ray).load(model, device=device, dtype=dtype, batch_size=size, beam=beam, ctc_weight=ctc_weight, offline=offline)
-            console.decided(transcriber.decisions)
-            transcripts = transcriber.transcribe(todo)
-        with console.progress("transcribe", len(todo)) as bar:
-            failed = write_all(transcripts, output, done=lambda transcript: bar.advance(1, transcript.name))
-    finish(failed, inputs.total)
-
-
+app.command()(cli_transcribe.transcribe)
 app.command()(cli_synthesize.synthesize)
 app.command()(cli_answer.answer)
 app.command()(cli_score.score)

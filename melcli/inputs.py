@@ -17,7 +17,7 @@ from typing import IO, Self
 
 from melcli.data.folders import AUDIO_SUFFIXES, is_audio, walk
 from melcli.data.rows import ADDRESSES
-from melcli.data.utterance import Utterance
+from melcli.data.utterance import MICROPHONE, Utterance
 from melcli.errors import MelcliError, UsageError
 
 MANIFEST_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
@@ -79,13 +79,16 @@ class Inputs:
 
 
 def open_inputs(paths: Sequence[str], *, recursive: bool = False, stdin: IO[bytes] | None = None) -> Inputs:
-    """Files, folders (with `recursive` to the bottom), globs, JSONL manifests and `-` (audio on stdin) as inputs, each file once."""
+    """Files, folders (with `recursive` to the bottom), globs, JSONL manifests `-` (audio on stdin) and `mic` (the microphone) as inputs, each file
+    once."""
     inputs = Inputs()
     seen: set[Path] = set()
     for given in paths:
         try:
             if given == "-":
                 _add_stdin(inputs, stdin)
+            elif given == "mic" and not os.path.lexists(given):
+                inputs.add("mic", Utterance(id="mic", audio=(MICROPHONE,)), "mic", ("mic",))
             elif os.path.isdir(given):
                 _add_folder(inputs, given, recursive, seen)
             elif glob.has_magic(given) and not os.path.lexists(given):

@@ -1,60 +1,37 @@
-"""`melcli transcribe`: speech to text with any recogniser: a SpeechLM of ours, or a speech model of transformers.
-
-Shapes: S samples.
-"""
+"""`melcli transcribe`: speech to text with any recogniser: a SpeechLM of ours, or a speech model of transformers."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor
-
 from melcli import registry
-from melcli.audio.segment import chunks, is_silent
-from melcli.data.load import load_utterance
-from melcli.errors import AudioError, UsageError
+from melcli.audio.segment import Cutter, Whole
+from melcli.audio.stretches import Speech
+from melcli.audio.vad import Network
+from melcli.audio.vad import load as load_vad
+from melcli.data.utterance import MICROPHONE
+from melcli.errors import UsageError
 from melcli.inputs import AudioInput
+from melcli.listening import Hearing, Window, windows
 from melcli.models import checkpoint
 from melcli.models.hardware import keep_freed_memory, pick_device, pick_dtype
+from melcli.models.hints import NONE, Hints
 from melcli.models.peers.families import family_of
 from melcli.models.peers.peer import Peer
 from melcli.models.recogniser import Recognised, Recogniser
 from melcli.models.speech_lm_recogniser import SpeechLMRecogniser
 from melcli.transcripts import Segment, Transcript
 
-WINDOW_SECONDS = 1800.0  # audio sorted by length at a time: long enough for even batches, short enough for memory
-WINDOW_INPUTS = 256
-
-
-@dataclass(slots=True)
-class _Heard:
-    """A decoded input: its pieces as (start, end) seconds and waveform, None where a piece is silent, and what the model made of them."""
-
-    item: AudioInput
-    duration: float
-    pieces: list[tuple[float, float, Tensor | None]]
-    error: str | None = None
-    found: dict[int, Recognised] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def open(self) -> int:
-        """How many pieces the model has not heard yet."""
-        return sum(wave is not None for _, _, wave in self.pieces) - len(self.found)
-
-    def transcript(self) -> Transcript:
-        """What was heard in all pieces."""
-        silence = Recognised("", "silence")
-        texts = [self.found.get(position, silence) for position in range(len(self.pieces))]
-        segments = [Segment(start, end, r.text, r.finish_reason) for (start, end, _), r in zip(self.pieces, texts, strict=True)]
-        text = " ".join(r.text for r in texts if r.text)
-        return Transcript(self.item.name, self.item.utterance.audio[0], self.duration, text, segments, self.error, self.seconds)
+WINDOW_SECONDS = 1800.0  # utterances sorted by length at a time: long enough for even batches, short enough for memory
+LONG_SECONDS = 480.0  # and of recordings of any length, whose memory is to stay flat
+SILENCE = Recognised("", "silence")
+STREAM_SECONDS = 60.0  # and where each segment is wanted soon
+LEAST_CHUNK = 2.0  # seconds that --max-chunk may be at least
 
 
 class Transcriber:
@@ -62,13 +39,26 @@ class Transcriber:
 
     transcribe() yields each transcript as it is done, an input that fails with its error; it never stops for one.
     decisions: what was decided at loading (device, dtype, model, decoding and so on), each with its reason. folder: where the model's files are.
+    network: the VAD that finds the stretches of speech; None gives the model whole recordings, cut only where they are too long for it.
+    max_chunk: seconds of a piece at most; None for what the model takes.
     """
 
-    def __init__(self, recogniser: Recogniser, decisions: dict[str, str], folder: Path, *, warm_up: int = 0) -> None:
+    def __init__(
+        self,
+        recogniser: Recogniser,
+        decisions: dict[str, str],
+        folder: Path,
+        *,
+        warm_up: int = 0,
+        network: Network | None = None,
+        max_chunk: float | None = None,
+    ) -> None:
         self.recogniser = recogniser
         self.decisions = decisions
         self.folder = folder
         self.warm_up = warm_up
+        self.network = network
+        self.max_chunk = max_chunk or recogniser.max_seconds
 
     @classmethod
     def load(
@@ -82,12 +72,16 @@ class Transcriber:
         ctc_weight: float | None = None,
         warm_up: int = 0,
         offline: bool = False,
+        vad: bool = False,
+        max_chunk: float | None = None,
+        hints: Hints = NONE,
     ) -> Transcriber:
         """A model by name, folder or hub id: a SpeechLM, any speech model of transformers that `melcli.models.peers` knows, a registered recogniser.
 
         beam: hypotheses followed at once, 1 is greedy; None leaves it to the generation config of a SpeechLM, and is greedy for others.
         ctc_weight: the CTC head's share in the scores of a beam search; None is that of `Beam`. warm_up: batches that are decoded once more, before
-        the first, so that what a device does only the first time is in nobody's `seconds`. Raises CheckpointError and UsageError.
+        the first, so that what a device does only the first time is in nobody's `seconds`. vad, max_chunk: see the class. Raises CheckpointError and
+        UsageError.
         """
         if batch_size != "auto" and batch_size < 1:
             raise UsageError(f"--batch-size {batch_size}: give `auto` or a number of at least 1")
@@ -97,10 +91,11 @@ class Transcriber:
             keep_freed_memory()
         rows = None if batch_size == "auto" else batch_size
         folder, chosen = cls._find(model, offline)
-        recogniser, decisions = chosen.load(str(folder), dtype=kind, device=where, rows=rows, beam=beam, ctc_weight=ctc_weight)
+        recogniser, decisions = chosen.load(str(folder), dtype=kind, device=where, rows=rows, beam=beam, ctc_weight=ctc_weight, hints=hints)
         decisions["model"] = f"{model}: {decisions['model']}"
         hardware = {"device": f"{where}: {why_device}", "dtype": f"{str(kind).removeprefix('torch.')}: {why_dtype}"}
-        return cls(recogniser, hardware | decisions, folder, warm_up=warm_up)
+        decisions["chunks"] = _chunks(model, recogniser.max_seconds, vad, max_chunk)
+        return cls(recogniser, hardware | decisions, folder, warm_up=warm_up, network=load_vad() if vad else None, max_chunk=max_chunk)
 
     @classmethod
     def check(cls, model: str, *, offline: bool = False) -> None:
@@ -120,44 +115,42 @@ class Transcriber:
         family_of(str(folder), kind)
         return folder, Peer
 
-    def transcribe(self, items: Iterable[AudioInput]) -> Iterator[Transcript]:
-        """Transcripts as they are done, within a window the longest inputs first. The next window is decoded while the model works on this one.
+    def transcribe(self, items: Iterable[AudioInput], heard: Callable[[AudioInput, Segment], None] | None = None) -> Iterator[Transcript]:
+        """Transcripts as they are done, within a window the longest pieces first. The next window is decoded while the model works on this one.
 
+        heard: told each segment as soon as it and all before it in its recording are there; windows are shorter then, a
+            segment where there is a microphone among the items.
         `Transcript.seconds` is the input's share, by its duration, of the time that features, decoding and detokenising of its batches took.
         """
-        windows = self._windows(iter(items))
-        with ThreadPoolExecutor(1) as pool:
-            ahead: Future[list[_Heard]] = pool.submit(next, windows, [])
-            while window := ahead.result():
-                ahead = pool.submit(next, windows, [])
-                yield from self._transcribe_window(window)
-
-    def _windows(self, items: Iterator[AudioInput]) -> Iterator[list[_Heard]]:
-        window: list[_Heard] = []
-        for item in items:
-            window.append(self._hear(item))
-            if len(window) >= WINDOW_INPUTS or sum(heard.duration for heard in window) >= WINDOW_SECONDS:
-                yield window
-                window = []
-        if window:
-            yield window
-
-    def _hear(self, item: AudioInput) -> _Heard:
         rate = self.recogniser.rate
-        try:
-            wave_S = load_utterance(item.utterance, rate)
-        except AudioError as error:
-            return _Heard(item, 0.0, [], str(error))
-        pieces = []
-        for first, last in chunks(wave_S, rate, self.recogniser.max_seconds):
-            piece_S = wave_S[first:last]
-            pieces.append((first / rate, last / rate, None if is_silent(piece_S, rate) else piece_S))
-        return _Heard(item, len(wave_S) / rate, pieces)
+        items = list(items)
+        live = any(item.utterance.audio == (MICROPHONE,) for item in items)
+        most = 0.0 if live else STREAM_SECONDS if heard else LONG_SECONDS if self.network else WINDOW_SECONDS
+        ahead_of = windows(items, rate, self._cutter, most)
+        with ThreadPoolExecutor(1) as pool:
+            ahead: Future[Window | None] = pool.submit(next, ahead_of, None)
+            while window := ahead.result():
+                ahead = pool.submit(next, ahead_of, None)
+                for hearing in self._transcribe_window(window):
+                    for segment in hearing.ready() if heard else ():
+                        heard(hearing.item, segment)
+                    if hearing.done:
+                        yield hearing.transcript()
 
-    def _transcribe_window(self, window: Sequence[_Heard]) -> Iterator[Transcript]:
-        yield from (heard.transcript() for heard in window if not heard.open)
-        places = [(heard, position, wave_S) for heard in window for position, (_, _, wave_S) in enumerate(heard.pieces) if wave_S is not None]
-        waves = [wave_S for _, _, wave_S in places]
+    def _cutter(self) -> Cutter:
+        rate = self.recogniser.rate
+        return Whole(rate, self.max_chunk) if self.network is None else Speech(rate, self.max_chunk, self.network)
+
+    def _transcribe_window(self, window: Window) -> Iterator[Hearing]:
+        """Hears the pieces; gives an input each time it got further."""
+        ended = list(window.settle())
+        for hearing, number, piece in window.pieces:
+            if piece.wave_S is None:
+                hearing.take(number, piece, SILENCE)
+        places = [(hearing, number, piece) for hearing, number, piece in window.pieces if piece.wave_S is not None]
+        busy = {id(hearing) for hearing, _, _ in places}
+        yield from (hearing for hearing in ended if id(hearing) not in busy)
+        waves = [piece.wave_S for _, _, piece in places]
         if waves:
             for _ in itertools.islice(self.recogniser.recognise(waves), self.warm_up):
                 pass
@@ -168,10 +161,17 @@ class Transcriber:
             batch: Mapping[int, Recognised] | None = next(batches, None)
             if batch is None:
                 return
-            per_sample = (time.perf_counter() - began) / (sum(len(places[i][2]) for i in batch) or 1)
+            per_sample = (time.perf_counter() - began) / (sum(len(waves[i]) for i in batch) or 1)
             for i, recognised in batch.items():
-                heard, position, wave_S = places[i]
-                heard.found[position] = recognised
-                heard.seconds += per_sample * len(wave_S)
-                if not heard.open:
-                    yield heard.transcript()
+                hearing, number, piece = places[i]
+                hearing.take(number, piece, recognised)
+                hearing.seconds += per_sample * len(waves[i])
+                yield hearing
+
+
+def _chunks(model: str, most: float, vad: bool, asked: float | None) -> str:
+    """How recordings are cut, in words. Raises UsageError for a length that cannot be."""
+    if asked is not None and not LEAST_CHUNK <= asked <= most:
+        raise UsageError(f"--max-chunk {asked:g}: {model} takes from {LEAST_CHUNK:g} to {most:g} seconds")
+    why = f"up to {asked or most:g} s, {'as asked' if asked else 'what the model takes'}"
+    return f"stretches of speech found by silero-vad, {why}" if vad else f"the whole recording, cut where it is quietest, {why}"

@@ -29,6 +29,8 @@ LAYERS = (
         "train_vocoder",
         "training",
         "transcribe",
+        "listening",
+        "subtitles",
         "score",
         "score_run",
         "score_explain",
@@ -63,6 +65,7 @@ LAYERS = (
         "cli_score_tts",
         "cli_synthesize",
         "cli_train",
+        "cli_transcribe",
     },
     {"__main__"},
 )

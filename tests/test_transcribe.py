@@ -34,7 +34,8 @@ class Counter:
 def test_each_file_is_yielded_with_its_last_piece(tmp_path: Path) -> None:
     items = []
     for name, seconds in (("short", 0.3), ("long", 2.5), ("middle", 0.7)):
-        io.save(tmp_path / f"{name}.wav", 0.1 * torch.randn(round(16000 * seconds)), 16000)
+        noise_S = torch.randn(round(16000 * seconds), generator=torch.Generator().manual_seed(1))
+        io.save(tmp_path / f"{name}.wav", 0.1 * noise_S, 16000)
         items.append(AudioInput(name, Utterance(name, (str(tmp_path / f"{name}.wav"),))))
     counter = Counter()
     found, batches = {}, {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from melcli import registry, transcribe
+from melcli import listening, registry
 from melcli.data.utterance import Utterance
 from melcli.inputs import AudioInput
 from melcli.models import speech_lm_recogniser
@@ -29,7 +29,7 @@ def slowed(function: Any, seconds: float) -> Any:
 @pytest.mark.parametrize(
     ("module", "where", "counted"),
     [
-        (transcribe, "load_utterance", False),
+        (listening, "stream_utterance", False),
         (speech_lm_recogniser.SpeechLMProcessor, "features", True),
         (speech_lm_recogniser, "decode_batch", True),
         (speech_lm_recogniser.SpeechLMProcessor, "text", True),
@@ -49,11 +49,11 @@ def test_the_warm_up_is_nobodys_time(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
     whole = speech_lm_recogniser.decode_batch
 
-    def decode_batch(model: Any, processor: Any, features: Any, *rest: Any) -> Any:
+    def decode_batch(model: Any, processor: Any, features: Any, *rest: Any, **options: Any) -> Any:
         decoded.append(len(features))
         if len(decoded) <= 2:
             time.sleep(2.0)
-        return whole(model, processor, features, *rest)
+        return whole(model, processor, features, *rest, **options)
 
     monkeypatch.setattr(speech_lm_recogniser, "decode_batch", decode_batch)
     first = list(transcriber.transcribe(ITEMS))

@@ -6,6 +6,7 @@ Shapes: S samples.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from melcli.audio import io as audio_io
 from melcli.audio.resample import resample
 from melcli.data.durations import probe_utterance
 from melcli.data.embedded import EMBEDDED, load_bytes
-from melcli.data.utterance import Utterance
+from melcli.data.utterance import MICROPHONE, Utterance
 from melcli.errors import AudioError, MelcliError
 
 
@@ -48,6 +49,23 @@ def load_utterance(utterance: Utterance, rate: int) -> Tensor:
             pieces.append(silence_S)
         pieces.append(load_part(address, rate))
     return torch.cat(pieces)
+
+
+def stream_utterance(utterance: Utterance, rate: int, block_seconds: float = 30.0) -> Iterator[Tensor]:
+    """The samples of `load_utterance` in blocks, so that hours of a file need little memory; joins and synthetic speech in one.
+
+    Raises AudioError as it does.
+    """
+    if utterance.audio == (MICROPHONE,):
+        from melcli.audio import microphone
+
+        yield from microphone.blocks(rate)
+        return
+    address = utterance.audio[0] if len(utterance.audio) == 1 else "synth:"
+    if address.startswith(("synth:", *EMBEDDED)):
+        yield load_utterance(utterance, rate)
+    else:
+        yield from audio_io.stream(address, rate, block_seconds, start=utterance.start, end=utterance.end)
 
 
 def seconds_of(utterance: Utterance) -> float:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+MICROPHONE = "mic:"  # what `Utterance.audio` holds in the place of a path
+
 
 @dataclass(frozen=True, slots=True)
 class Utterance:

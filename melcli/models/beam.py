@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from melcli.models.ctc_prefix import Continuations, PrefixScorer
+from melcli.models.hotwords import Hotwords
 from melcli.models.hypothesis import Hypothesis, extend, loop_period, without_loop
 from melcli.models.rows import Rows
 
@@ -82,7 +83,9 @@ class _Search:
         return max(self.done, key=lambda h: (h.finish_reason == "eos", h.score))
 
 
-def beam_search(rows: Rows, stops: Sequence[int], max_tokens: Sequence[int], beam: Beam, speller: Speller | None = None) -> list[Hypothesis]:
+def beam_search(
+    rows: Rows, stops: Sequence[int], max_tokens: Sequence[int], beam: Beam, speller: Speller | None = None, hotwords: Hotwords | None = None
+) -> list[Hypothesis]:
     """Every utterance keeps `width` live hypotheses until `width` are finished and none alive can beat the best."""
     joint = _Joint(rows, speller, stops) if speller is not None and rows.ctc_logits is not None and beam.ctc_weight > 0 else None
     searches = [_Search(limit, [_Candidate(0, [], 0.0, 0.0)]) for limit in max_tokens]
@@ -90,6 +93,8 @@ def beam_search(rows: Rows, stops: Sequence[int], max_tokens: Sequence[int], bea
     logits_BV = rows.logits_BV
     while alive:
         log_probs_BV = torch.log_softmax(logits_BV.float(), -1)
+        if hotwords:
+            hotwords.favour(log_probs_BV, [hypothesis.tokens for search in alive for hypothesis in search.live])
         lm_BK, tokens_BK = log_probs_BV.topk(min(2 * beam.width, log_probs_BV.shape[1]), -1)
         if joint:  # the CTC head may know of an end that the language model does not see
             ends_BE = torch.tensor(stops[:1], device=tokens_BK.device).expand(len(tokens_BK), -1)

@@ -48,6 +48,20 @@ def _rendered(tokenizer: Any, messages: list[dict[str, str]], name: str, **optio
         raise ConfigError(f"model.prompt chat: the chat template of {name} cannot be used ({reason}); write the prompt out") from None
 
 
+def instructed(prompt: str, tokenizer: Any, instruction: str, name: str) -> str | None:
+    """A model's prompt with another instruction in the place of its own; None for a prompt that holds none."""
+    before, _, after = prompt.partition(SPEECH_TOKEN)
+    marks = [at for token in {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()} if (at := after.find(token)) >= 0]
+    own = after[: min(marks, default=0)]
+    if not own.strip():
+        return None
+    if has_template(tokenizer):
+        asked = chat_prompt(tokenizer, instruction, name)
+        if asked.startswith(before + SPEECH_TOKEN):
+            return asked
+    return f"{before}{SPEECH_TOKEN}{instruction}{after[len(own) :]}"
+
+
 def plain_prompt(tokenizer: Any) -> str:
     """The prompt for a model that was never talked to; with the token that texts begin with, where its tokenizer puts one."""
     first = tokenizer("")["input_ids"][:1]

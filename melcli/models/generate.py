@@ -8,13 +8,14 @@ Shapes: U utterances, B rows (U, or U x beams), L positions, V vocabulary, F fra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from melcli.models.beam import Beam, Speller, beam_search
 from melcli.models.draft import Draft, Drafter
+from melcli.models.hotwords import Hotwords
 from melcli.models.hypothesis import Hypothesis, extend
 from melcli.models.rows import Rows
 from melcli.models.speech_lm import SpeechLM
@@ -68,12 +69,13 @@ def decode(
     drafter: Drafter | None = None,
     speller: Speller | None = None,
     stops: Sequence[int] = (),
+    hotwords: Hotwords | None = None,
 ) -> list[Hypothesis]:
     """Continue each prompt until its stop token, its own limit or a loop. stops: further tokens to stop at.
 
     prompts: token ids holding the speech token once per patch; speech [F, M] packed in the same order, lengths_U frames of each.
     drafter: makes drafts from the CTC head's logits, for greedy decoding in fewer steps. speller: what tokens are to the CTC head, for joint
-    beam search.
+    beam search. hotwords: what a beam search favours.
     """
     strategy = strategy or Greedy()
     if not prompts:
@@ -81,9 +83,12 @@ def decode(
     ids, valid = _left_padded(prompts, model.config.pad_token_id, model.device)
     rows = Rows(model, ids, valid, speech, lengths_U, max(max_tokens) + 1)
     stops = [*model.config.stop_token_ids, *stops]
+    heard = None if rows.ctc_logits is None else rows.ctc_logits.split((rows.patches_U * model.config.ctc_rate).tolist())
     if isinstance(strategy, Beam):
-        return beam_search(rows, stops, max_tokens, strategy, speller)
-    return _one_path(rows, stops, max_tokens, strategy, drafter if isinstance(strategy, Greedy) else None)
+        found = beam_search(rows, stops, max_tokens, strategy, speller, hotwords)
+    else:
+        found = _one_path(rows, stops, max_tokens, strategy, drafter if isinstance(strategy, Greedy) else None)
+    return found if heard is None else [replace(hypothesis, ctc_logits=logits) for hypothesis, logits in zip(found, heard, strict=True)]
 
 
 def _one_path(

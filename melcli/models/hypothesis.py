@@ -6,17 +6,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 LOOP_TOKENS = 16  # a stretch that repeats itself at least 4 times over so many tokens is a loop
 LOOP_TIMES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """Tokens without the stop token, why they ended (`eos`, `length`, `repetition`), and their mean log probability."""
+    """Tokens without the stop token, why they ended (`eos`, `length`, `repetition`), and their mean log probability.
+
+    ctc_logits: what the CTC head said of the speech [frames, classes], where the model has one.
+    """
 
     tokens: list[int]
     finish_reason: str
     score: float
+    ctc_logits: Tensor | None = None
 
 
 def loop_period(tokens: Sequence[int]) -> int | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from melcli.models.beam import Beam
 from melcli.models.generate import Greedy, Sample, decode
+from melcli.models.hotwords import Hotwords
 from melcli.models.hypothesis import Hypothesis
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
@@ -50,6 +51,7 @@ def decode_batch(
     features: Sequence[Tensor],
     strategy: Greedy | Sample | Beam | None = None,
     task: str = "asr",
+    hotwords: Hotwords | None = None,
 ) -> list[Hypothesis]:
     """A hypothesis for each mel_TM of one batch. task: whose prompt is read."""
     second = processor.spec.rate if processor.reads == "wave" else processor.spec.frame_rate
@@ -64,6 +66,7 @@ def decode_batch(
         strategy,
         processor.drafts,
         processor.spell,
+        hotwords=hotwords,
     )
 
 

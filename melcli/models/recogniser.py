@@ -10,11 +10,21 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """A word of a transcript. start, end: seconds from the beginning of what was heard."""
+
+    word: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
 class Recognised:
-    """What was heard in one piece of audio, and why decoding stopped: eos, length or repetition."""
+    """What was heard in one piece of audio, and why decoding stopped: eos, length, repetition or silence. words: with times, where asked for."""
 
     text: str
     finish_reason: str
+    words: tuple[Word, ...] | None = None
 
 
 class Recogniser(Protocol):

@@ -13,28 +13,41 @@ from torch import Tensor
 from melcli.errors import UsageError
 from melcli.models import checkpoint
 from melcli.models.beam import Beam
+from melcli.models.chat import instructed
+from melcli.models.config import SPEECH_TOKEN
 from melcli.models.generate import Greedy, Sample
+from melcli.models.hints import NONE, Hints
+from melcli.models.hotwords import Hotwords
+from melcli.models.hypothesis import Hypothesis
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recognise import batch_budget, by_length, decode_batch
-from melcli.models.recogniser import Recognised
+from melcli.models.recogniser import Recognised, Word
 from melcli.models.speech_lm import SpeechLM
 from melcli.models.unified_input import Unified
+from melcli.models.word_times import word_times
 
 
 class SpeechLMRecogniser:
     """Our own model, ready to hear. rows: utterances decoded together, None for as many as the token budget allows."""
 
     def __init__(
-        self, model: SpeechLM, processor: SpeechLMProcessor, strategy: Greedy | Sample | Beam | None = None, rows: int | None = None
+        self,
+        model: SpeechLM,
+        processor: SpeechLMProcessor,
+        strategy: Greedy | Sample | Beam | None = None,
+        rows: int | None = None,
+        hints: Hints = NONE,
     ) -> None:
         self.model = model
         self.processor = processor
         self.strategy = strategy or Greedy()
         self.rows = rows
+        self.hints = hints
+        self.hotwords = Hotwords(processor.tokenizer, hints.hotwords) if hints.hotwords else None
 
     @classmethod
     def load(
-        cls, folder: str, *, dtype: torch.dtype, device: str, rows: int | None, beam: int | None, ctc_weight: float | None
+        cls, folder: str, *, dtype: torch.dtype, device: str, rows: int | None, beam: int | None, ctc_weight: float | None, hints: Hints = NONE
     ) -> tuple[SpeechLMRecogniser, dict[str, str]]:
         """The model of a folder, and what was decided for it. Raises CheckpointError and UsageError."""
         model, processor = checkpoint.load(folder, dtype=dtype, device=device)
@@ -43,7 +56,14 @@ class SpeechLMRecogniser:
                 f"--model {folder}: it has no speech branch, only vectors that another program's encoder made go in; "
                 "`melcli branches --vectors NAME=FILE` scores those"
             )
-        strategy, decoding = choose_strategy(model, beam, ctc_weight)
+        if model.ctc_head is None:
+            hints.refuse("this model", word_times="has no CTC head to align words by (tiny-en has one); leave it out, or give --timestamps segment")
+        if hints.prompt is not None:
+            asked = instructed(processor.task_prompts.get("asr", processor.prompt), processor.tokenizer, hints.prompt, folder)
+            if asked is None or SPEECH_TOKEN in hints.prompt:
+                hints.refuse("this model", prompt=f"learnt the fixed prompt {processor.prompt!r}, which holds no instruction; leave it out")
+            processor.task_prompts = {**processor.task_prompts, "asr": asked}
+        strategy, decoding = choose_strategy(model, beam, ctc_weight, bool(hints.hotwords))
         spec = processor.spec
         count = sum(p.numel() for p in model.parameters())
         if processor.reads == "mel":
@@ -51,6 +71,8 @@ class SpeechLMRecogniser:
         else:
             given, places = f"{spec.rate} Hz waveform", spec.rate / processor.stride
         fixed = isinstance(model.speech_input, Unified)
+        if hints.hotwords:
+            decoding += f"; {len(hints.hotwords)} hotword{'s' if len(hints.hotwords) > 1 else ''} favoured"
         decisions = {
             "model": f"{count / 1e6:.1f} M parameters, {model.config.text_config.model_type} backbone, {model.config.speech_input['kind']}",
             "attention": f"{model.llm.config._attn_implementation}; speech {model.config.speech_attention}",
@@ -58,7 +80,7 @@ class SpeechLMRecogniser:
             "batch": f"{rows} utterances, as asked" if rows else f"auto: utterances of like length, up to {batch_budget(strategy)} positions",
             "mel": f"{given}; {f'{model.speech_input.tokens} positions an utterance' if fixed else f'{places:g} positions/s'}",
         }
-        return cls(model, processor, strategy, rows), decisions
+        return cls(model, processor, strategy, rows, hints), decisions
 
     @property
     def rate(self) -> int:
@@ -73,15 +95,36 @@ class SpeechLMRecogniser:
         lengths = [self.processor.patches(self.processor.frames(len(wave_S))) for wave_S in waves]
         for batch in by_length(lengths, batch_budget(self.strategy), self.rows):
             features = self.processor.features([waves[i] for i in batch])
-            hypotheses = decode_batch(self.model, self.processor, features, self.strategy)
-            yield {i: Recognised(self.processor.text(h.tokens), h.finish_reason) for i, h in zip(batch, hypotheses, strict=True)}
+            hypotheses = decode_batch(self.model, self.processor, features, self.strategy, hotwords=self.hotwords)
+            texts = ["" if self._heard_nothing(h) else self.processor.text(h.tokens) for h in hypotheses]
+            words: Sequence[tuple[Word, ...] | None] = [None] * len(batch)
+            if self.hints.word_times:
+                words = word_times(self.processor, [h.ctc_logits for h in hypotheses], texts, [len(waves[i]) / self.rate for i in batch])
+            yield {
+                i: Recognised(text, h.finish_reason if text or h.finish_reason != "eos" else "silence", timed)
+                for i, h, text, timed in zip(batch, hypotheses, texts, words, strict=True)
+            }
+
+    def _heard_nothing(self, hypothesis: Hypothesis) -> bool:
+        """Whether the CTC head, which invents no words, says that there are none: blanks, or spaces, all along."""
+        if hypothesis.ctc_logits is None:
+            return False
+        best_T = hypothesis.ctc_logits.argmax(-1)
+        nothing = [hypothesis.ctc_logits.shape[-1] - 1]
+        if self.processor.ctc_alphabet is not None and " " in self.processor.ctc_alphabet:
+            nothing.append(self.processor.ctc_alphabet.index(" "))
+        return bool(torch.isin(best_T, torch.tensor(nothing, device=best_T.device)).all())
 
 
-def choose_strategy(model: SpeechLM, beam: int | None, ctc_weight: float | None) -> tuple[Greedy | Beam, str]:
+def choose_strategy(model: SpeechLM, beam: int | None, ctc_weight: float | None, hotwords: bool = False) -> tuple[Greedy | Beam, str]:
     """How to decode, and why so. Raises UsageError."""
     if ctc_weight is not None and not 0 <= ctc_weight <= 1:
         raise UsageError(f"--ctc-weight {ctc_weight:g}: must lie between 0 and 1")
     width, why = (beam, "as asked") if beam else (getattr(model.generation_config, "num_beams", None) or 1, "as the model says")
+    if hotwords and width == 1:
+        if beam:
+            raise UsageError("--hotwords: a search that follows one hypothesis cannot take a wrong one back; give --beam 4, say, or leave --beam out")
+        width, why = Beam().width, "because of the hotwords"
     if ctc_weight and model.ctc_head is None:
         raise UsageError("--ctc-weight: this model has no CTC head; leave it out")
     if ctc_weight and width == 1:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from melcli.errors import UsageError
 from melcli.models import sphinx_worker
+from melcli.models.hints import NONE, Hints
 from melcli.models.recogniser import Recognised
 
 RATE = 16000
@@ -53,10 +54,17 @@ class Sphinx:
         rows: int | None = None,
         beam: int | None = None,
         ctc_weight: float | None = None,
+        hints: Hints = NONE,
     ) -> tuple[Sphinx, dict[str, str]]:
         """The recogniser and what was decided for it. Takes what other recognisers' `load` takes; rows are its processes. Raises UsageError."""
         if importlib.util.find_spec("pocketsphinx") is None:
             raise UsageError("pocketsphinx is not installed: pip install 'melcli[sphinx]', or name another recogniser.")
+        hints.refuse(
+            "pocketsphinx",
+            word_times="gives no times of words here; leave it out, or give --timestamps segment",
+            prompt="has no prompt; leave it out",
+            hotwords="has a language model of its own; leave them out",
+        )
         if beam is not None or ctc_weight is not None:
             raise UsageError("--beam and --ctc-weight: pocketsphinx has a search of its own; leave them out.")
         found = cls(rows)

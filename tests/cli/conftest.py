@@ -13,6 +13,7 @@ import pytest
 
 from melcli import cli, console
 from melcli.inputs import AudioInput
+from melcli.models.recogniser import Word
 from melcli.transcripts import Segment, Transcript
 from tests.fake_replier import FakeReplier
 from tests.fake_speaker import Hum
@@ -62,7 +63,7 @@ class FakeTranscriber:
     def check(self, model: str, **options: Any) -> None:
         pass
 
-    def transcribe(self, items: Iterable[AudioInput]) -> Iterator[Transcript]:
+    def transcribe(self, items: Iterable[AudioInput], heard: Callable[[AudioInput, Segment], None] | None = None) -> Iterator[Transcript]:
         for item in reversed(list(items)):
             path = item.utterance.audio[0]
             self.heard.append(item.name)
@@ -70,7 +71,16 @@ class FakeTranscriber:
             if text.startswith("bad"):
                 yield Transcript(item.name, path, 0.0, "", error=f"{path}: is not audio that can be decoded.")
             else:
-                yield Transcript(item.name, path, 1.5, text, [Segment(0.0, 1.5, text, "eos")], None, 0.1)
+                segment = Segment(0.0, 1.5, text, "length" if text.startswith("cut") else "eos", self.words(text))
+                if heard is not None:
+                    heard(item, segment)
+                yield Transcript(item.name, path, 1.5, text, [segment], None, 0.1)
+
+    def words(self, text: str) -> tuple[Word, ...] | None:
+        """Half a second a word, where times were asked for."""
+        if not self.loaded or "hints" not in self.loaded[-1] or not self.loaded[-1]["hints"].word_times:
+            return None
+        return tuple(Word(word, i / 2, i / 2 + 0.4) for i, word in enumerate(text.split()))
 
 
 @pytest.fixture

@@ -199,6 +199,23 @@ def test_train_refuses(melcli: Melcli, calls: list[Any], talks: Path, arguments:
     assert ran.code == 2 and ran.err.startswith(f"error: {expected}") and ran.err.count("\n") == 1 and calls == []
 
 
+HEARS = {
+    "--vad": lambda o: o["vad"] is True,
+    "--no-vad": lambda o: o["vad"] is False,
+    "--max-chunk=7.5": lambda o: o["max_chunk"] == 7.5,
+    "--prompt=Louder.": lambda o: o["hints"].prompt == "Louder.",
+    "--hotwords=Ahab, white whale": lambda o: o["hints"].hotwords == ("Ahab", "white whale"),
+    "--timestamps=word": lambda o: o["hints"].word_times,
+}
+
+
+@pytest.mark.parametrize("flag", HEARS)
+def test_transcribe_hears_as_told(melcli: Melcli, transcriber: FakeTranscriber, talks: Path, flag: str) -> None:
+    assert melcli("transcribe", "a.wav", flag).code == 0
+    (options,) = transcriber.loaded
+    assert HEARS[flag](options)
+
+
 @pytest.mark.parametrize("flag", LOADS)
 def test_transcribe_and_score_load_a_model_as_told(
     melcli: Melcli, transcriber: FakeTranscriber, talks: Path, monkeypatch: pytest.MonkeyPatch, flag: str
@@ -323,7 +340,12 @@ TESTED = {
     "train": {*TRAIN, "--print-config", "--devices", "--jobs", "--only"},
     "finetune": {*TRAIN, "--print-config", "--devices", "--from"},
     "featurize": {*FEATURIZE, "--plot", "--out", "--ray"},
-    "transcribe": {*LOADS, "--format", "--out", "--recursive", "--skip-existing", "--beam", "--ctc-weight", "--ray", "--quiet", "--verbose"},
+    "transcribe": {
+        *LOADS,
+        *(flag for flag in HEARS if flag != "--no-vad"),
+        *("--timestamps", "--line-length", "--lines", "--stream"),  # test_transcribe.py
+        *("--format", "--out", "--recursive", "--skip-existing", "--beam", "--ctc-weight", "--ray", "--quiet", "--verbose"),
+    },
     "score": {
         *LOADS,
         "--set",

@@ -40,6 +40,41 @@ def test_jsonl_is_written_as_each_is_done(melcli: Melcli, transcriber: FakeTrans
     assert [json.loads(line)["audio"] for line in lines] == ["b.wav", "a.wav"]
 
 
+def test_subtitles(melcli: Melcli, transcriber: FakeTranscriber, talks: Path) -> None:
+    assert melcli("transcribe", "a.wav", "-f", "srt").out == "1\n00:00:00,000 --> 00:00:01,500\nhello there\n"
+    assert melcli("transcribe", "a.wav", "-f", "vtt", "--line-length", 10).out.splitlines()[3:] == ["hello", "there"]
+    assert melcli("transcribe", "a.wav", "-f", "vtt", "--line-length", 10, "--lines", 1).out.count("-->") == 2
+    melcli("transcribe", "-r", ".", "-f", "tsv", "-o", "../out")
+    assert (talks.parent / "out/deep/c.tsv").read_text() == "start\tend\ttext\n0\t1500\tso deep\n"
+
+
+def test_timestamps(melcli: Melcli, transcriber: FakeTranscriber, talks: Path) -> None:
+    assert melcli("transcribe", "a.wav", "--timestamps", "segment").out == "[00:00:00.000 --> 00:00:01.500] hello there\n"
+    assert melcli("transcribe", "a.wav", "b.wav", "--timestamps", "word", "-q").out.splitlines() == [
+        "a.wav: [00:00:00.000 --> 00:00:00.400] hello",
+        "a.wav: [00:00:00.500 --> 00:00:00.900] there",
+        "b.wav: [00:00:00.000 --> 00:00:00.400] good",
+        "b.wav: [00:00:00.500 --> 00:00:00.900] bye",
+    ]
+    assert "segments" not in json.loads(melcli("transcribe", "a.wav", "-f", "json", "--timestamps", "none").out)
+    (segment,) = json.loads(melcli("transcribe", "a.wav", "-f", "json", "--timestamps", "word").out)["segments"]
+    assert segment["words"] == [{"word": "hello", "start": 0.0, "end": 0.4}, {"word": "there", "start": 0.5, "end": 0.9}]
+
+
+def test_segments_are_printed_in_order_as_they_come(melcli: Melcli, transcriber: FakeTranscriber, talks: Path) -> None:
+    (talks / "broken.wav").write_text("bad")
+    ran = melcli("transcribe", "a.wav", "broken.wav", "b.wav", "--stream", "-q")  # the fake gives the last first
+    assert (ran.code, ran.out) == (1, "a.wav: hello there\nb.wav: good bye\n") and "broken.wav" in ran.err
+    lines = [json.loads(line) for line in melcli("transcribe", "a.wav", "--stream", "-f", "jsonl").out.splitlines()]
+    assert lines == [{"audio": "a.wav", "start": 0.0, "end": 1.5, "text": "hello there", "finish_reason": "eos"}]
+
+
+def test_what_was_cut_short_is_said(melcli: Melcli, transcriber: FakeTranscriber, talks: Path) -> None:
+    (talks / "long.wav").write_text("cut off here")
+    ran = melcli("transcribe", "a.wav", "long.wav", "-q")
+    assert ran.code == 0 and ran.err.startswith("warning: 1 of 2 segments hit the limit of tokens") and ran.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
@@ -86,7 +121,7 @@ def test_an_output_folder_keeps_the_tree(melcli: Melcli, transcriber: FakeTransc
     ran = melcli("transcribe", "-r", ".", "-f", "all", "-o", "../out")
     out = talks.parent / "out"
     found = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
-    assert found == [f"{stem}.{f}" for stem in ("a", "b", "deep/c") for f in ("json", "jsonl", "txt")]
+    assert found == [f"{stem}.{f}" for stem in ("a", "b", "deep/c") for f in ("json", "jsonl", "srt", "tsv", "txt", "vtt")]
     assert (ran.code, ran.out) == (0, "")
     assert (out / "deep/c.txt").read_text() == "so deep\n"
     assert json.loads((out / "a.json").read_text()) == json.loads((out / "a.jsonl").read_text())
@@ -151,6 +186,14 @@ def test_nothing_is_written_for_a_failure(melcli: Melcli, transcriber: FakeTrans
         (["a.wav", "--batch-size", "many"], "--batch-size many: must be"),
         (["a.wav", "-f", "pdf"], "Invalid value for '--format' / '-f': 'pdf' is not one of"),
         (["a.wav", "--device", "tpu"], "Invalid value for '--device': 'tpu' is not one of"),
+        (["a.wav", "b.wav", "-f", "srt"], "-f srt is a file an input: say where with -o DIR."),
+        (["a.wav", "-f", "vtt", "--timestamps", "none"], "--timestamps none: -f vtt needs times"),
+        (["a.wav", "-f", "json", "--stream"], "--stream, and mic, print to the terminal as -f txt or jsonl"),
+        (["a.wav", "-o", "out", "--stream"], "--stream, and mic, print to the terminal as -f txt or jsonl"),
+        (["mic", "a.wav"], "mic: a microphone is listened to alone"),
+        (["mic", "--no-vad"], "mic: needs the VAD"),
+        (["mic", "-f", "srt"], "--stream, and mic, print"),
+        (["a.wav", "--hotwords", " , "], "--hotwords: give words or phrases with commas between them."),
         (["a.wav", "-q", "-v"], "-q and -v contradict each other."),
         ([], "Missing argument 'PATH'."),
     ],

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 
 from melcli.errors import CheckpointError, nearest
 from melcli.models.peers import prompts
-from melcli.models.peers.prompts import Inputs, Waves
+from melcli.models.peers.prompts import Inputs
 
 LONGEST = 40.0  # seconds of a piece where the family sets no limit: every utterance of the leaderboard's short sets is whole
 
@@ -25,10 +24,11 @@ class Family:
     parts: only the processor's feature extractor and tokenizer are loaded. adapter: a sub-folder with a LoRA that must be put on for speech.
     needs: modules to import, and the package that brings each. marker: the text begins after it, where it is there.
     told: the prompt says the language, `prompts.LANGUAGE`. bare: `generate` returns the text's tokens alone, without what it was given.
+    instructed: `inputs` takes another instruction.
     """
 
     auto: str
-    inputs: Callable[[Any, Waves, int], Inputs] = prompts.audio_alone
+    inputs: Callable[..., Inputs] = prompts.audio_alone
     max_seconds: float = LONGEST
     fixed: bool = False
     blends: bool = False
@@ -37,6 +37,7 @@ class Family:
     needs: Mapping[str, str] = field(default_factory=dict)
     marker: str | None = None
     told: bool = False
+    instructed: bool = False
     bare: bool = False
 
     @property
@@ -61,10 +62,10 @@ GENERATIVE = {
     "cohere_asr": Family(SEQ2SEQ, prompts.cohere, max_seconds=30, told=True),
     "canary": Family(SEQ2SEQ, prompts.canary, told=True),
     "qwen3_asr": Family(SEQ2SEQ, prompts.qwen3_asr, marker="<asr_text>", told=True),
-    "granite_speech": Family(SEQ2SEQ, prompts.granite, blends=True),
+    "granite_speech": Family(SEQ2SEQ, prompts.granite, blends=True, instructed=True),
     "voxtral": Family(SEQ2SEQ, prompts.voxtral, max_seconds=30, fixed=True, told=True, needs={"mistral_common": "mistral-common[audio]"}),
     "glmasr": Family(PROMPTED, prompts.glmasr, max_seconds=30),
-    "phi4_multimodal": Family(PROMPTED, prompts.phi4, parts=True, blends=True, adapter="speech-lora"),
+    "phi4_multimodal": Family(PROMPTED, prompts.phi4, parts=True, blends=True, adapter="speech-lora", instructed=True),
     "qwen2_audio": Family(PROMPTED, prompts.qwen2_audio, max_seconds=30, fixed=True, told=True),
     "parakeet_tdt": Family("AutoModelForTDT", prompts.parakeet),
     "parakeet_rnnt": Family("AutoModelForRNNT", prompts.parakeet),

@@ -14,6 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from melcli.errors import UsageError
+from melcli.models.hints import NONE, Hints
+from melcli.models.hotwords import Hotwords
 from melcli.models.peers.families import Family
 from melcli.models.peers.load import load
 from melcli.models.peers.prompts import LANGUAGE, audio_alone, feature_extractor
@@ -31,26 +33,34 @@ class Peer:
     `token_limit` tokens, counted from its own length: a batch gives the text that its utterances alone would have.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: Any, family: Family, rows: int | None = None, beams: int = 1) -> None:
+    def __init__(self, model: PreTrainedModel, processor: Any, family: Family, rows: int | None = None, beams: int = 1, hints: Hints = NONE) -> None:
         self.model = model
         self.processor = processor
         self.family = family
         self.rows = rows
         self.beams = beams
+        self.biases = Hotwords(processor.tokenizer, hints.hotwords).sequences() if hints.hotwords else None
+        self.instruction = {} if hints.prompt is None else {"instruction": hints.prompt}
         if rows is None and self.blends:
             self.rows = 1
 
     @classmethod
     def load(
-        cls, folder: str, *, dtype: torch.dtype, device: str, rows: int | None, beam: int | None, ctc_weight: float | None
+        cls, folder: str, *, dtype: torch.dtype, device: str, rows: int | None, beam: int | None, ctc_weight: float | None, hints: Hints = NONE
     ) -> tuple[Peer, dict[str, str]]:
         """The model of a folder, and what was decided for it. Raises CheckpointError and UsageError."""
         model, processor, family, used = load(Path(folder), dtype, device)
+        hints.refuse(
+            "this model",
+            word_times="gives no times of words here; leave it out, or give --timestamps segment",
+            prompt="" if family.instructed else "takes no instruction; leave it out",
+            hotwords="is read off its frames, which no hotword changes; leave them out" if family.ctc or family.transducer else "",
+        )
         if ctc_weight:
             raise UsageError("--ctc-weight: is for models with a CTC head of melcli's; leave it out")
         if (beam or 1) > 1 and (family.ctc or family.transducer):
             raise UsageError(f"--beam {beam}: {model.config.model_type} is decoded greedily only")
-        peer = cls(model, processor, family, rows, beam or 1)
+        peer = cls(model, processor, family, rows, beam or 1, hints)
         count = sum(p.numel() for p in model.parameters())
         decisions = {
             "model": f"{count / 1e6:.1f} M parameters, {type(model).__name__} of transformers",
@@ -116,7 +126,7 @@ class Peer:
     def _batch(self, waves: Sequence[Tensor]) -> list[Recognised]:
         shortest = round(MIN_SECONDS * self.rate)
         filled = [torch.nn.functional.pad(wave_S, (0, max(0, shortest - len(wave_S)))).numpy() for wave_S in waves]
-        inputs = self._placed(self.family.inputs(self.processor, filled, self.rate))
+        inputs = self._placed(self.family.inputs(self.processor, filled, self.rate, **self.instruction))
         if self.family.transducer or self.family.ctc:
             return [Recognised(text.strip(), "eos") for text in self._read_off(inputs, [len(wave) for wave in filled])]
         limits = [token_limit(len(wave) / self.rate) for wave in filled]
@@ -152,6 +162,7 @@ class Peer:
     def _generated(self, inputs: dict[str, Any], limits: Sequence[int]) -> list[Recognised]:
         """Texts of models that write them token by token."""
         options: dict[str, Any] = {"language": LANGUAGE, "task": "transcribe"} if self._multilingual_whisper else {}
+        options |= {} if self.biases is None else {"sequence_bias": self.biases}
         rows = self.model.generate(**inputs, max_new_tokens=max(limits), do_sample=False, num_beams=self.beams, **options)
         rows_BN = rows[:, self._prompt_length(inputs, rows) :].tolist()
         tokenizer = self.processor.tokenizer

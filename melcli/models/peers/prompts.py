@@ -1,6 +1,7 @@
 """How each family of transformers models is asked for a transcript: its processor's inputs for a batch of waveforms.
 
-Every function takes the checkpoint's processor, the waveforms (float32 mono, numpy) and their rate, and returns the model's inputs.
+Every function takes the checkpoint's processor, the waveforms (float32 mono, numpy) and their rate, and returns the model's inputs. Some take an
+instruction in the place of the model's own.
 """
 
 from __future__ import annotations
@@ -69,17 +70,17 @@ def voxtral(processor: Any, waves: Waves, rate: int) -> Inputs:
     return processor.apply_transcription_request(list(waves), model_id="voxtral", language=LANGUAGE, sampling_rate=rate, format=["WAV"] * len(waves))
 
 
-def phi4(processor: Any, waves: Waves, rate: int) -> Inputs:
+def phi4(processor: Any, waves: Waves, rate: int, instruction: str = "Transcribe the audio clip into text.") -> Inputs:
     """The instruction of the model card and the leaderboard. The processor is only `Parts`: the whole one reads images too, and wants torchvision."""
     features = processor.feature_extractor(list(waves), sampling_rate=rate, return_tensors="pt")
     token = processor.tokenizer.audio_token
-    texts = [f"<|user|>{token * size}Transcribe the audio clip into text.<|end|><|assistant|>" for size in features["audio_embed_sizes"].tolist()]
+    texts = [f"<|user|>{token * size}{instruction}<|end|><|assistant|>" for size in features["audio_embed_sizes"].tolist()]
     return {**processor.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt"), **features}
 
 
-def granite(processor: Any, waves: Waves, rate: int) -> Inputs:
+def granite(processor: Any, waves: Waves, rate: int, instruction: str = "can you transcribe the speech into a written format?") -> Inputs:
     """The instruction of the model card, in the checkpoint's chat template."""
-    chat = [{"role": "user", "content": f"{processor.audio_token}can you transcribe the speech into a written format?"}]
+    chat = [{"role": "user", "content": f"{processor.audio_token}{instruction}"}]
     prompt = processor.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     return processor(text=[prompt] * len(waves), audio=list(waves), padding=True, padding_side="left", return_tensors="pt")
 
