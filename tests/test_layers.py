@@ -9,7 +9,7 @@ import melcli
 
 PACKAGE = Path(melcli.__file__).parent
 LAYERS = (
-    {"__init__", "errors", "files", "torchaudio_guard", "registry", "hub", "config", "recipe", "vocoder_recipe", "console", "sweep"}
+    {"__init__", "auto_classes", "errors", "files", "torchaudio_guard", "registry", "hub", "config", "recipe", "vocoder_recipe", "console", "sweep"}
     | {"unified_recipe"},
     {"audio"},
     {"data"},
@@ -48,6 +48,8 @@ LAYERS = (
         "score_answers",
         "score_continue",
         "score_replies",
+        "export",
+        "exporting",
     },
     {
         "cli",
@@ -62,6 +64,7 @@ LAYERS = (
         "cli_score_tts",
         "cli_synthesize",
         "cli_train",
+        "cli_export",
     },
     {"__main__"},
 )
