@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
 from melcli.errors import WriteError
 from melcli.exporting.push import push
@@ -40,6 +40,8 @@ class Requests(BaseHTTPRequestHandler):
         data = b"" if body is None else json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
+        if status == 404:
+            self.send_header("X-Error-Code", "RepoNotFound")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -52,6 +54,8 @@ class Requests(BaseHTTPRequestHandler):
         if path.startswith("/blobs/"):
             hub.blobs[path.rpartition("/")[2]] = data
             return self.answer()
+        if path == "/api/validate-yaml":
+            return self.answer({"errors": [], "warnings": []})
         assert self.headers["Authorization"] == "Bearer hf_secret"
         if path == "/api/repos/create":
             asked = json.loads(data)
@@ -89,9 +93,9 @@ class Requests(BaseHTTPRequestHandler):
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with Hub() as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", running.url)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "ENDPOINT", running.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         yield running
         running.shutdown()
@@ -125,6 +129,6 @@ def test_refusals_are_one_line(hub: Hub, folder: Path, status: int) -> None:
 
 
 def test_a_hub_that_is_not_there(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(WriteError, match="not uploaded"):
         push(folder, "me/model")
