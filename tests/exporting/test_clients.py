@@ -175,8 +175,6 @@ def test_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = save(tmp_path / "model", "gemma3", "bidirectional", {**CONV, "hidden": 64, "channels": 64})  # windows of 6, which speech is longer than
     done = export(str(source), tmp_path / "out", "onnx", int8=True)
     assert str(done.compared[0]) == "4 of 4 transcripts the same"
-    graphs = {name: (tmp_path / "out" / f"{name}.onnx").stat().st_size for name in ("speech", "embed", "decoder")}
-    assert sum(graphs.values()) < 0.5 * (source / "model.safetensors").stat().st_size + 400_000  # the graphs themselves
     assert run_here(tmp_path / "out", [str(CLIP)]).strip()
 
 

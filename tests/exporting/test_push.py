@@ -56,7 +56,7 @@ class Requests(BaseHTTPRequestHandler):
             return self.answer()
         if path == "/api/validate-yaml":
             return self.answer({"errors": [], "warnings": []})
-        assert self.headers["Authorization"] == "Bearer hf_secret"
+        assert self.headers["Authorization"] == "Bearer hf_secret", path
         if path == "/api/repos/create":
             asked = json.loads(data)
             name = f"{asked.get('organization') or 'me'}/{asked['name']}"
@@ -111,7 +111,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_new_repository_is_private(hub: Hub, folder: Path) -> None:
     assert push(folder, "me/model") == f"{hub.url}/me/model/commit/abc"
     assert hub.repositories == {"me/model": {path.name: path.read_bytes() for path in folder.iterdir()}}
-    assert [asked["private"] for asked in hub.created] == [True]
+    assert [asked.get("private", asked.get("visibility")) in (True, "private") for asked in hub.created] == [True], hub.created
 
 
 def test_one_that_is_there_stays_as_it_is(hub: Hub, folder: Path) -> None:
