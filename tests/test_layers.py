@@ -9,7 +9,7 @@ import melcli
 
 PACKAGE = Path(melcli.__file__).parent
 LAYERS = (
-    {"__init__", "errors", "files", "torchaudio_guard", "registry", "hub", "config", "recipe", "vocoder_recipe", "console", "sweep"}
+    {"__init__", "auto_classes", "errors", "files", "torchaudio_guard", "registry", "hub", "config", "recipe", "vocoder_recipe", "console", "sweep"}
     | {"unified_recipe", "steps_recipe"},
     {"audio"},
     {"data"},
@@ -50,6 +50,8 @@ LAYERS = (
         "score_answers",
         "score_continue",
         "score_replies",
+        "export",
+        "exporting",
     },
     {
         "cli",
@@ -66,6 +68,7 @@ LAYERS = (
         "cli_synthesize",
         "cli_train",
         "cli_transcribe",
+        "cli_export",
     },
     {"__main__"},
 )

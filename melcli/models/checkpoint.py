@@ -20,7 +20,7 @@ from melcli import hub
 from melcli.audio.mel_spec import MelSpec
 from melcli.data import lexicon
 from melcli.errors import CheckpointError, ConfigError, first_line
-from melcli.models import lora
+from melcli.models import int8, lora
 from melcli.models.config import SpeechLMConfig
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
@@ -187,8 +187,10 @@ def pickle_hint(folder: Path) -> str:
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint, from one safetensors file or the shards its index lists."""
+    """All tensors of a checkpoint, from one safetensors file or the shards its index lists; those of eight bits in float32."""
     index = folder / f"{WEIGHTS}.index.json"
+    if (folder / int8.FILE).exists() and not index.exists() and not (folder / WEIGHTS).exists():
+        return int8.unpack(load_tensors(folder / int8.FILE))
     if index.exists():
         try:
             names = sorted(set(json.loads(index.read_text())["weight_map"].values()))

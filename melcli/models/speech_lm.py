@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
-from melcli.models import lora
+from melcli.models import int8, lora
 from melcli.models.config import SpeechLMConfig
 from melcli.models.losses import IGNORE, ctc_loss, next_token_loss
 from melcli.models.masks import added, for_layers, packed_mask, padded_mask
@@ -113,6 +115,21 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
         """Writes tensors under the names they have here, whatever the backbone's family calls them in its own files."""
         return super().save_pretrained(*args, **{"save_original_format": False, **kwargs})
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; of a folder with weights of eight bits (models/int8.py) too."""
+        folder = Path(pretrained_model_name_or_path or "")
+        if not (folder / int8.FILE).is_file():
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        kwargs |= {
+            "config": kwargs.get("config") or cls.config_class.from_pretrained(folder),
+            "state_dict": int8.unpack(load_file(folder / int8.FILE)),
+        }
+        model = super().from_pretrained(None, *args, **kwargs)
+        if (folder / "generation_config.json").is_file() and not isinstance(model, tuple):
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+        return model
 
     def get_input_embeddings(self) -> nn.Module:
         return self.llm.get_input_embeddings()

@@ -383,6 +383,9 @@ TESTED = {
         "--quiet",
         "--verbose",
     },
+    "export": {  # in tests/exporting
+        *("--out", "--to", "--merge-lora", "--average", "--int8", "--push", "--offline", "--quiet", "--verbose"),
+    },
     "doctor": {"--quiet", "--verbose"},
     "branches": {  # in test_branches.py
         *("--model", "--vectors", "--protocol", "--text", "--limit", "--format", "--out", "--device", "--dtype", "--root", "--offline"),
