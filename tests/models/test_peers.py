@@ -15,7 +15,7 @@ from melcli.audio import io
 from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError, UsageError
 from melcli.inputs import AudioInput
-from melcli.models.peers.families import FAMILIES, GENERATIVE, Family
+from melcli.models.peers.families import FAMILIES, GENERATIVE
 from melcli.models.peers.peer import Peer
 from melcli.models.recogniser import Recognised
 from melcli.transcribe import Transcriber
@@ -149,8 +149,7 @@ def test_files_go_the_same_way_as_for_our_models(made: Made, tmp_path: Path) -> 
     for name, wave_S in sounds.items():
         io.save(tmp_path / f"{name}.wav", wave_S, 16000)
     items = [AudioInput(name, Utterance(name, (str(tmp_path / f"{name}.wav"),))) for name in (*sounds, "absent")]
-    transcriber = load(made("wav2vec2"))
-    transcriber.recogniser.family = Family("AutoModelForCTC", max_seconds=15)
+    transcriber = load(made("wav2vec2"), max_chunk=15)
     found = {t.name: t for t in transcriber.transcribe(items)}
     assert list(found)[:2] == ["zeros", "absent"]  # what needs no model is there at once
     assert found["absent"].error and found["zeros"].text == "" and found["zeros"].segments[0].finish_reason == "silence"
