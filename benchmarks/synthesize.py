@@ -109,16 +109,25 @@ def main() -> None:
     whole, speeches = best(options.repeats, lambda: list(synthesizer.speak(Request(text, text) for text in texts)))
     delay, _ = best(options.repeats, lambda: first_audio(synthesizer, texts[0]))
 
-    frames = [len(one.mel_TM) for one in with_it]
-    if frames != [len(one.mel_TM) for one in without_it]:
-        raise SystemExit(f"the plain loop says {[len(one.mel_TM) for one in without_it]} frames, the cached one {frames}: not the same speech")
-    apart = max(float((one.mel_TM - other.mel_TM).abs().max()) for one, other in zip(with_it, without_it, strict=True))
+    frames, those = ([len(one.mel_TM) for one in each] for each in (with_it, without_it))
+    exact = speaker.model.dtype == torch.float32  # otherwise the two round differently, and what is drawn goes different ways
+    if frames != those if exact else abs(sum(frames) - sum(those)) > 0.05 * sum(those):
+        raise SystemExit(f"the plain loop says {those} frames, the cached one {frames}: not the same speech")
+    pairs = zip(with_it, without_it, strict=True)
+    apart = max(float((one.mel_TM - other.mel_TM).abs().max()) for one, other in pairs) if exact else None
     seconds = sum(frames) / speaker.spec.frame_rate
     audio = sum(speech.seconds for speech in speeches)
-    factors = {"cached": cached / seconds, "plain": plain / seconds, "together": together / seconds, "end_to_end": whole / audio}
+    factors = {
+        "cached": cached / seconds,
+        "plain": plain / (sum(those) / speaker.spec.frame_rate),
+        "together": together / seconds,
+        "end_to_end": whole / audio,
+    }
     print(f"{options.model}, {len(texts)} sentences, {seconds:.1f} s of speech; {synthesizer.vocoder.family}; real-time factors")
     print(f"mel, a plain loop without a cache   {factors['plain']:7.3f}")
-    print(f"mel, with the cache                 {factors['cached']:7.3f}   {plain / cached:.2f} x   (frames at most {apart:.2g} apart)")
+    print(
+        f"mel, with the cache                 {factors['cached']:7.3f}   {plain / cached:.2f} x   ({'rounded differently' if apart is None else f'frames at most {apart:.2g} apart'})"
+    )
     print(f"mel, all sentences together         {factors['together']:7.3f}   {plain / together:.2f} x")
     print(f"from text to samples, together      {factors['end_to_end']:7.3f}")
     print(f"first samples of a stream after     {delay:7.3f} s")
