@@ -125,9 +125,8 @@ def main() -> None:
     }
     print(f"{options.model}, {len(texts)} sentences, {seconds:.1f} s of speech; {synthesizer.vocoder.family}; real-time factors")
     print(f"mel, a plain loop without a cache   {factors['plain']:7.3f}")
-    print(
-        f"mel, with the cache                 {factors['cached']:7.3f}   {plain / cached:.2f} x   ({'rounded differently' if apart is None else f'frames at most {apart:.2g} apart'})"
-    )
+    same = "rounded differently" if apart is None else f"frames at most {apart:.2g} apart"
+    print(f"mel, with the cache                 {factors['cached']:7.3f}   {plain / cached:.2f} x   ({same})")
     print(f"mel, all sentences together         {factors['together']:7.3f}   {plain / together:.2f} x")
     print(f"from text to samples, together      {factors['end_to_end']:7.3f}")
     print(f"first samples of a stream after     {delay:7.3f} s")
