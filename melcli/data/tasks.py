@@ -106,6 +106,7 @@ class Encoder:
 
     end_ids: what follows every target text. speech_id: holds the places of speech that is heard, `<|speech|>` of the tokenizer unless given;
     spoken_id: of speech that is said. pace: patches that a token of the text takes to say, to spread the text's positions by; None leaves them.
+    lead: patches that what is heard of a text takes, where the text goes on from there (`continue`).
     lexicon: how the words of a text that is said sound, where the model reads that; spelled: share of them that stay in letters.
     reads_speech, speaks: what the task has. Where it has both, speech that is said may be missing (`replies`).
     """
@@ -121,6 +122,7 @@ class Encoder:
         spoken_id: int | None = None,
         pace: float | None = None,
         lexicon: Lexicon | None = None,
+        lead: float = 0.0,
     ) -> None:
         self.tokenizer = tokenizer
         self.task = task
@@ -132,7 +134,8 @@ class Encoder:
         speech = [segment.target for segment in blank if segment.kind == "speech"]
         self.reads_speech, self.speaks = False in speech, True in speech
         self.replies = self.reads_speech and self.speaks
-        self.pace = None if self.replies else pace
+        self.pace = pace if self.speaks else None
+        self.lead = lead
         self.lexicon = lexicon if self.speaks and not self.replies else None
         self.spelled = 0.0
         self.parts = sum(segment.own for segment in blank)
@@ -170,6 +173,7 @@ class Encoder:
         labels: list[int] = []
         own = 0  # where the utterance's text begins
         written = False
+        after = 0  # tokens between what is written and what is said
         for segment in self.task(utterance, self.prompt):
             if self.replies and written and not segment.target and not steps:
                 break  # it says nothing aloud
@@ -183,13 +187,24 @@ class Encoder:
                 piece, own = list(text_ids), len(ids)
             else:
                 piece = self._condition(segment.text)
+                after += len(piece) if written else 0
             ids += piece
             labels += piece if segment.target and segment.kind == "text" else [-100] * len(piece)
         if not (self.reads_speech or self.speaks) and ids:  # nothing before the first token to predict it from
             labels[0] = -100
-        positions = spread(own, len(text_ids), len(ids) - patches, patches, self.pace, untold) if self.speaks and self.pace else None
+        positions = None
+        if self.pace and self.replies:
+            positions = spread_reply(own, len(text_ids) + len(self.end_ids), self.start(text_ids), after, steps, self.pace)
+        elif self.pace:
+            positions = spread(own, len(text_ids), len(ids) - patches, patches, self.pace, untold)
         heard, said = self._ctc_ids(utterance, text_ids)
         return Example(ids, labels, heard, positions, said)
+
+    def start(self, text_ids: Sequence[int]) -> int:
+        """Positions from the beginning of what is written in a reply to where its speech begins: with the answer, or after what was heard."""
+        between = self._condition(ANSWER)
+        cut = text_ids.index(between[0]) + len(between) if self.parts > 1 and between[0] in text_ids else 0
+        return round(cut * self.pace + self.lead)
 
     def prompted(self, utterance: Utterance, steps: int, text_ids: list[int], voice_steps: int, told: Utterance | None) -> Example:
         """A text and `steps` of speech that says it after a voice prompt of `voice_steps`; its CTC classes are those of the text alone.
@@ -222,6 +237,17 @@ class Encoder:
         if piece not in self._conditions:
             self._conditions[piece] = self.tokenizer(piece, add_special_tokens=False)["input_ids"]
         return self._conditions[piece]
+
+
+def spread_reply(own: int, tokens: int, start: int, after: int, patches: int, pace: float) -> list[int]:
+    """Positions of a reply in which a token of what is written and the patch that says it have about the same one.
+
+    own: positions before what is written; tokens: of that, its end with it; start: positions from there to the speech; after: tokens read
+    between the two, which stand right before the speech; patches: of speech that is said.
+    """
+    said = own + start
+    between = [max(0, said - after + i) for i in range(after)]
+    return [*range(own), *(own + round(i * pace) for i in range(tokens)), *between, *range(said, said + patches)]
 
 
 def spread(own: int, tokens: int, prompt: int, patches: int, pace: float, untold: int = 0) -> list[int]:

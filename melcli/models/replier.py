@@ -27,6 +27,7 @@ from melcli.models.hypothesis import Hypothesis
 from melcli.models.noise import seed_of
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recognise import TOKENS_PER_SECOND, batch_budget, by_length, token_limit
+from melcli.models.rows import Spread
 from melcli.models.speaker import Spoken, speak_all, speak_streaming
 from melcli.models.speaking import Prompt
 from melcli.models.speech_lm import SpeechLM
@@ -227,7 +228,9 @@ class Replier:
     ) -> Iterator[tuple[_Draft, Hypothesis, str]]:
         """What follows what each has written and, where it listens, what its CTC head hears, which is a draft of that; in batches of like length."""
         asked = "instruct" if task == "answer" and self.outright else task
-        prompts = [self.processor.prompts([len(draft.features)], asked)[0] + draft.ids for draft in drafts]
+        asks = [self.processor.prompts([len(draft.features)], asked)[0] for draft in drafts]
+        prompts = [ask + draft.ids for ask, draft in zip(asks, drafts, strict=True)]
+        pace = self.processor.encoder(asked).pace
         for batch in by_length(list(map(len, prompts)), batch_budget(None)):
             heard: list[list[int]] = []
 
@@ -243,6 +246,7 @@ class Replier:
                 [limits[i] for i in batch],
                 drafter=drafts_of if listens else None,
                 stops=stops,
+                spread=Spread([len(asks[i]) for i in batch], pace) if pace else None,
             )
             for place, i in enumerate(batch):
                 yield drafts[i], found[place], self.processor.text(heard[place]) if heard else ""
@@ -257,12 +261,13 @@ class Replier:
     def _prompt(self, draft: _Draft, task: Task, seed: int, max_seconds: float | None) -> Prompt:
         """All that is read before the first patch is said."""
         encoder = self.processor.encoder(task)
-        ids = encoder(Utterance("", ()), self.processor.patches(len(draft.features)), draft.ids, steps=1).input_ids[:-1]
+        taught = encoder(Utterance("", ()), self.processor.patches(len(draft.features)), draft.ids, steps=1)
+        ids, positions = taught.input_ids[:-1], taught.positions and taught.positions[:-1]
         config, stride = self.model.config, self.model.speech_output.stride
         before = self.prompt_seconds * self.spec.frame_rate / stride if task == "continue" else 0.0  # its text is written as well
         steps = max(0.0, config.spoken_pace * draft.own - before)
         guard = Guard(self.spec, stride, steps, config.spoken_level, max_seconds)
-        return Prompt(Example(ids, [-100] * len(ids)), seed_of(seed, *draft.ids), guard, heard=draft.features)
+        return Prompt(Example(ids, [-100] * len(ids), positions=positions), seed_of(seed, *draft.ids), guard, heard=draft.features)
 
 
 def split(text: str, heard: str) -> tuple[str, str]:
