@@ -13,6 +13,7 @@ from melcli import registry, sweep
 from melcli.audio import io
 from melcli.data.load import load_utterance
 from melcli.data.manifest import read_source
+from melcli.models.checkpoint import load
 from melcli.models.replier import Replier
 from melcli.models.speaker import Speaker
 from melcli.models.speech_input import build_speech_input
@@ -252,31 +253,38 @@ def test_one_model_beside_one_for_each_task(shared_data, tmp_path, monkeypatch):
 SPOKEN_DIGITS = "synth:en?hours=0.05&seed=99&text=spoken&steady=1&voices=flite/rms:1&mix=digits:1"
 
 
-@pytest.mark.parametrize("name", ["tiny/spectron", "tiny/spectron-qa"])
-def test_spectron_in_small(name, shared_data, tmp_path, monkeypatch):
-    """Its own path from the corpora on: a few utterances in each folder of features, trained, read again and asked."""
-    from melcli.featurize import featurize
-
+def test_spectron_in_small(shared_data, tmp_path, monkeypatch):
+    """Its own path: a voice, the model that goes on, the one that answers, each begun from the one before, read again and asked."""
     monkeypatch.chdir(tmp_path)
-    recipe = recipes.load(name)
-    for folder in {entry.source for entry in recipe.data.train}:
-        featurize(SPECTRON_SOURCES[Path(folder).name], Path(folder), recipe.data.mel, jobs=1, root=shared_data)
-    few = {"tiny/spectron": "librispeech:dev-clean?speakers=1272&limit=4", "tiny/spectron-qa": "synth:qa?hours=0.003&voices=flite/slt:1"}[name]
-    evaluated = f"data.eval=[{{source: '{few}', task: {recipe.tasks[0]}}}]"
-    result = train(recipes.load(name, [f"data.root={shared_data}", "train.curriculum=null", evaluated, *SMALL]), tmp_path / "run")
-    assert result is not None and set(result.rates) == {f"{few} [nats]", f"{few} [mel dB]"}
-    replier = Replier.load(str(tmp_path / "run"))
-    assert replier.tasks == (recipe.tasks[0],) and 2e6 < replier.model.num_parameters() < 5e6
-    heard = load_utterance(read_source(few, root=shared_data)[0], replier.spec.rate)
-    (reply,) = replier.reply([heard], recipe.tasks[0], max_seconds=0.5)
-    assert reply.spoken is None or len(reply.spoken.mel_TM) <= 0.5 * replier.spec.frame_rate
+    voice = recipes.load("tiny-voice-letters")
+    featurize_voices(voice, shared_data)
+    train(recipes.load("tiny-voice-letters", [f"data.root={shared_data}", *SMALL, SPOKEN_EVAL]), Path("runs/tiny-voice-letters"))
+    questions = "synth:qa?hours=0.003&voices=flite/slt:1"
+    for name, few in (("tiny/spectron", "librispeech:dev-clean?speakers=1272&limit=4"), ("tiny/spectron-qa", questions)):
+        recipe = recipes.load(name)
+        task = "answer" if name.endswith("qa") else "continue"
+        sources = [
+            {"source": SPECTRON_SOURCES[entry.source.partition("?")[0]], "task": entry.task or recipe.data.task} for entry in recipe.data.train
+        ]
+        settings = [f"data.train={json.dumps(sources)}", f"data.eval=[{{source: '{few}', task: {task}}}]", f"data.root={shared_data}", *SMALL]
+        result = train(recipes.load(name, settings), Path("runs", name))
+        assert result is not None and set(result.rates) == {f"{few} [nats]", f"{few} [mel dB]"}
+        replier = Replier.load(str(Path("runs", name)))
+        trained = sum(p.numel() for key, p in replier.model.named_parameters() if ".encoder." not in key)
+        assert task in replier.tasks and 2e6 < trained < 5e6
+        own, theirs = (load(each)[0].state_dict() for each in (str(Path("runs", name)), "tiny-en"))
+        assert torch.equal(own["speech_input.inputs.0.encoder.front.out.weight"], theirs["speech_input.out.weight"])  # left as it is
+        heard = load_utterance(read_source(few, root=shared_data)[0], replier.spec.rate)
+        (reply,) = replier.reply([heard], task, max_seconds=0.5)
+        assert reply.spoken is None or len(reply.spoken.mel_TM) <= 0.5 * replier.spec.frame_rate
 
 
 SPECTRON_SOURCES = {
-    "librispeech-train": "librispeech:train-clean-100?limit=20&seed=1",
-    "librispeech-dev": "librispeech:dev-clean?speakers=1919&limit=20",
-    "robotutor": "robotutor:stories?limit=10",
-    "qa": "synth:qa?hours=0.01&voices=flite/slt:1",
+    "librispeech:train-clean-100": "librispeech:train-clean-100?limit=20&seed=1",
+    "librispeech:dev-clean": "librispeech:dev-clean?speakers=1919&limit=20",
+    "synth:en": "synth:en?hours=0.02&seed=31&text=spoken&voices=flite/slt:1&mix=book:1",
+    "synth:qa": "synth:qa?hours=0.01&voices=flite/slt:1",
+    "features/voice-a": "features/voice-a",
 }
 
 
@@ -304,7 +312,7 @@ def test_spectron_over_an_encoder_and_a_language_model(name, tmp_path):
 def test_the_ablation_of_spectron_is_about_its_losses():
     members = sweep.members(recipes.read("ablations/spectron"))
     assert len(members) == ABLATIONS["ablations/spectron"] == len({recipes.digest(member.recipe) for member in members})
-    base = recipes.load("tiny/spectron").model_dump()
+    base = recipes.load("tiny/spectron", ["train.steps=1000"]).model_dump()
     for member in members:
         ours = member.recipe.model_dump()
         assert {key for key in ours if ours[key] != base[key]} <= {"name", "summary", "model"}
