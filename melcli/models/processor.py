@@ -26,6 +26,10 @@ from melcli.models.speech_input import SpeechInput
 from melcli.models.speech_output import SpeechOutput
 from melcli.models.subsampling import Chain, Subsampling
 
+TOKENS_PER_SECOND = 12  # nobody speaks faster in a vocabulary of hundreds
+CHARACTERS_PER_SECOND = 24  # nobody speaks faster: of English readings and synthetic voices one in a thousand comes near
+FEW = 1000  # tokens, from which on each holds so many characters that the rate for large vocabularies is right
+
 
 class SpeechLMProcessor(ProcessorMixin):
     """Tokenizer, mel and prompt of one model.
@@ -70,6 +74,7 @@ class SpeechLMProcessor(ProcessorMixin):
         self.task_prompts = task_prompts or {}
         self.lexicon: Lexicon | None = None
         self._spelt: dict[tuple[int, bool], Sequence[int]] = {}
+        self._rate: float | None = None
 
     @classmethod
     def of(
@@ -130,6 +135,15 @@ class SpeechLMProcessor(ProcessorMixin):
     def steps(self, frames: int) -> int:
         """Positions of so many frames that are said."""
         return -(-frames // self.speaking["stride"]) if self.speaking else 0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens that speech can hold a second: few where a token is a word or most of one, as many as characters where it is one of these."""
+        if self._rate is None:
+            special = set(self.tokenizer.all_special_tokens)
+            own = [] if len(self.tokenizer) > FEW else [len(token) for token in self.tokenizer.get_vocab() if token not in special]
+            self._rate = max(TOKENS_PER_SECOND, CHARACTERS_PER_SECOND * len(own) / sum(own)) if own else TOKENS_PER_SECOND
+        return self._rate
 
     def encoder(self, task: str = "asr") -> tasks.Encoder:
         """Encodes training examples and prompts of a task. Raises ConfigError for one that the model cannot do."""

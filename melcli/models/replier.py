@@ -26,7 +26,7 @@ from melcli.models.hardware import pick_device, pick_dtype
 from melcli.models.hypothesis import Hypothesis
 from melcli.models.noise import seed_of
 from melcli.models.processor import SpeechLMProcessor
-from melcli.models.recognise import TOKENS_PER_SECOND, batch_budget, by_length, token_limit
+from melcli.models.recognise import batch_budget, by_length, token_limit
 from melcli.models.rows import Spread
 from melcli.models.speaker import Spoken, speak_all, speak_streaming
 from melcli.models.speaking import Prompt
@@ -198,16 +198,16 @@ class Replier:
         """What was heard; of `continue` with all that follows, which is one text."""
         if task == "answer" and self.outright:
             repeats = "repeat" in self.model.config.prompts
-            for draft, found, _ in self._write(drafts, "repeat", [token_limit(self._seconds(draft)) for draft in drafts]) if repeats else ():
+            for draft, found, _ in self._write(drafts, "repeat", [self._limit(self._seconds(draft)) for draft in drafts]) if repeats else ():
                 draft.heard = self.processor.text(found.tokens)
             return
         if task == "answer":
             between = self._separator()
-            for draft, found, _ in self._write(drafts, task, [token_limit(self._seconds(draft)) for draft in drafts], between[:1]):
+            for draft, found, _ in self._write(drafts, task, [self._limit(self._seconds(draft)) for draft in drafts], between[:1]):
                 draft.heard, draft.ids, draft.reason = self.processor.text(found.tokens), [*found.tokens, *between], found.finish_reason
             return
         most = self.model.config.max_seconds if max_seconds is None else self.prompt_seconds + max_seconds
-        for draft, found, heard in self._write(drafts, task, [token_limit(most)] * len(drafts)):
+        for draft, found, heard in self._write(drafts, task, [self._limit(most)] * len(drafts)):
             draft.ids, draft.own, draft.reason = found.tokens, len(found.tokens), found.finish_reason
             draft.heard, draft.said = split(self.processor.text(found.tokens), heard)
 
@@ -215,7 +215,7 @@ class Replier:
         """The answer to a question that was written."""
         if task == "continue":
             return
-        limits = [token_limit(max_seconds or ANSWER_SECONDS)] * len(drafts)
+        limits = [self._limit(max_seconds or ANSWER_SECONDS)] * len(drafts)
         for draft, found, _ in self._write(drafts, task, limits, listens=False):
             draft.ids, draft.own, draft.reason = [*draft.ids, *found.tokens], len(found.tokens), found.finish_reason
             draft.said = self.processor.text(found.tokens)
@@ -251,9 +251,12 @@ class Replier:
             for place, i in enumerate(batch):
                 yield drafts[i], found[place], self.processor.text(heard[place]) if heard else ""
 
+    def _limit(self, seconds: float) -> int:
+        return token_limit(seconds, self.processor.tokens_per_second)
+
     def _seconds(self, draft: _Draft) -> float:
         if not draft.features.is_floating_point():
-            return len(draft.features) / TOKENS_PER_SECOND  # of a text: a token a character at the worst
+            return len(draft.features) / self.processor.tokens_per_second  # of a text: a token a character at the worst
         return len(draft.features) / (self.spec.rate if self.processor.reads == "wave" else self.spec.frame_rate)
 
     # --- speech ----------------------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from melcli.data.utterance import Utterance
 from melcli.models.generate import decode
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recognise import BATCH_TOKENS, by_length, token_limit
+from melcli.models.rows import Spread
 from melcli.models.speech_lm import SpeechLM
 
 ANSWER_SECONDS = 10.0  # of speech that an answer's text may be worth
@@ -40,7 +41,8 @@ def answer_written(
         heard = None if features is None else [features[i] for i in batch]
         speech = None if heard is None else torch.cat(heard).to(model.device)
         lengths = None if heard is None else torch.tensor([len(f) for f in heard], device=model.device)
-        limit = token_limit(ANSWER_SECONDS)
-        hypotheses = decode(model, [prompts[i] for i in batch], speech, lengths, [limit] * len(batch))
+        limit = token_limit(ANSWER_SECONDS, processor.tokens_per_second)
+        spread = Spread([len(before[i]) - ends for i in batch], encoder.pace) if encoder.pace else None
+        hypotheses = decode(model, [prompts[i] for i in batch], speech, lengths, [limit] * len(batch), spread=spread)
         found |= {i: (processor.text(h.tokens), h.finish_reason) for i, h in zip(batch, hypotheses, strict=True)}
     return [found[i] for i in range(len(questions))]
