@@ -1,4 +1,9 @@
-"""Every shipped recipe trains: a few steps of each on real or made recordings; a language model by hub name is a small checkpoint of its family."""
+"""Every shipped recipe trains: a few steps of each on real or made recordings; a language model by hub name is a small checkpoint of its family.
+
+What was trained is read again from its folder and used, so that every system that melcli implements has been through all of it: ASR with and without
+an encoder, with several inputs and on frames of the waveform, TTS with each speech output, hearing and saying in one, Spectron; TESU-LLM is in
+test_recipes_tesu.py.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,7 @@ from melcli.audio import io
 from melcli.data.load import load_utterance
 from melcli.data.manifest import read_source
 from melcli.models.checkpoint import load
+from melcli.models.recognise import recognise, token_limit
 from melcli.models.replier import Replier
 from melcli.models.speaker import Speaker
 from melcli.models.speech_input import build_speech_input
@@ -73,6 +79,20 @@ def test_every_recipe_is_tried_here():
     assert set(registry.names("recipe")) - elsewhere == {*single, *SPECTRON, *ABLATIONS, *STUDY}
 
 
+def used(folder: Path, does: str) -> None:
+    """What was trained, read again from its folder, hears noise or says letters that it knows: all of it runs. does: `hears`, `says` or both."""
+    model, processor = load(str(folder))
+    if "hears" in does:
+        noise_S = 0.1 * torch.randn(16000, generator=torch.Generator().manual_seed(7))
+        (found,) = recognise(model.eval(), processor, processor.features([noise_S]))
+        assert found.finish_reason in ("eos", "length", "repetition") and len(found.tokens) <= token_limit(1, processor.tokens_per_second)
+    if "says" in does:
+        speaker = Speaker(model, processor)
+        text = "".join(sorted(filter(str.isalpha, speaker.alphabet)))[:6]
+        (spoken,) = speaker.speak([text], max_seconds=0.4)
+        assert spoken.mel_TM.isfinite().all() and spoken.mel_TM.shape[1] == speaker.spec.n_mels and 0 < len(spoken.mel_TM) <= 25
+
+
 @pytest.mark.parametrize("name", registry.names("recipe"))
 def test_every_recipe_loads_and_documents_its_command(name):
     recipe = recipes.load(name)
@@ -84,6 +104,7 @@ def test_digits(shared_data, tmp_path):
     result = train(recipes.load("digits", [f"data.root={shared_data}", *SMALL]), tmp_path / "run")
     assert result is not None
     assert set(result.rates) == {"digits:test"}
+    used(tmp_path / "run", "hears")
 
 
 def test_tiny_en(shared_data, tmp_path, monkeypatch):
@@ -172,6 +193,17 @@ def test_recipes_that_start_from_a_language_model_by_name(name, smaller, tmp_pat
     result = train(recipes.load(name, [*overrides, "train.epochs=null", *SMALL]), tmp_path / "run")
     assert result is not None
     assert all(rate.startswith("librispeech:dev-clean") or rate == "librispeech:dev-other" for rate in result.rates)
+    used(tmp_path / "run", "hears")
+
+
+def test_several_speech_inputs_are_a_line_in_a_recipe(tmp_path):
+    """Encoder fusion, as docs/encoders.md has it, in the recipe librispeech."""
+    make_librispeech(tmp_path / "data")
+    inputs = [{"kind": "mel-patch", "patch": 8}, {"kind": "encoder", "config": encoder_makers.ENCODERS["speech_lm"], "stack": 2}]
+    front = f"model.speech_input={json.dumps({'kind': 'fusion', 'inputs': inputs})}"
+    settings = [f"data.root={tmp_path / 'data'}", f"model.init={qwen3(tmp_path / 'llm')}", front, "data.spec_augment=null", "train.epochs=null"]
+    assert train(recipes.load("librispeech", [*settings, *SMALL]), tmp_path / "run") is not None
+    used(tmp_path / "run", "hears")
 
 
 @pytest.mark.parametrize("name", ["openasr", "phi4mm"])
@@ -186,6 +218,7 @@ def test_recipes_that_start_from_phi(name, tmp_path):
     smaller = [f"model.init={phi}", f"tune.lora.rank={phi4mm_makers.RANK}", f"tune.lora.alpha={phi4mm_makers.ALPHA}"]
     settings = [f"data.root={tmp_path / 'data'}", *smaller, "train.epochs=null", *SMALL, *(sources if name == "openasr" else [])]
     assert train(recipes.load(name, [*settings, "train.warmup=0"]), tmp_path / "run") is not None
+    used(tmp_path / "run", "hears")
 
 
 def test_openasr_says_what_the_paper_does():
@@ -220,6 +253,7 @@ def test_voices(name, shared_data, tmp_path, monkeypatch):
     speaker = Speaker.load(str(tmp_path / "run"))
     assert 3e6 < speaker.model.num_parameters() < 10e6 and (speaker.processor.lexicon is not None) == (name == "tiny-voice")
     assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_size < 25e6
+    used(tmp_path / "run", "hears and says" if name == "unified" else "says")
 
 
 def test_speech_outputs_beside_each_other(shared_data, tmp_path, monkeypatch):
@@ -234,6 +268,7 @@ def test_speech_outputs_beside_each_other(shared_data, tmp_path, monkeypatch):
         assert {key for key in ours["model"] if ours["model"][key] != base["model"][key]} <= {"speech_output"}
         if member.label.partition("=")[2] in ("one-frame", "codebook", "diffusion"):
             assert train(member.recipe, tmp_path / member.label) is not None
+            used(tmp_path / member.label, "says")
 
 
 def test_one_model_beside_one_for_each_task(shared_data, tmp_path, monkeypatch):
@@ -306,7 +341,10 @@ def test_spectron_over_an_encoder_and_a_language_model(name, tmp_path):
     settings = [f"data.root={tmp_path / 'data'}", *smaller, "train.epochs=null", "model.speech_output.hidden=32", *sources, *SMALL]
     result = train(recipes.load(name, settings), tmp_path / "run")
     assert result is not None and {rate.rpartition(" [")[2] for rate in result.rates} == {"nats]", "mel dB]"}
-    assert Replier.load(str(tmp_path / "run")).speaks
+    replier = Replier.load(str(tmp_path / "run"))
+    noise_S = 0.1 * torch.randn(16000, generator=torch.Generator().manual_seed(7))
+    (reply,) = replier.reply([noise_S], recipe.tasks[0], max_seconds=0.5)
+    assert replier.speaks and reply.text_reason in ("eos", "length", "repetition")
 
 
 def test_the_ablation_of_spectron_is_about_its_losses():
@@ -327,6 +365,7 @@ def test_tts_starts_from_a_language_model(tmp_path):
     settings = [f"data.root={tmp_path / 'data'}", f"model.init={qwen3(tmp_path / 'llm')}", "train.epochs=null", *sources, *SMALL]
     result = train(recipes.load("tts", settings), tmp_path / "run")
     assert result is not None and list(result.rates) == ["librispeech:dev-clean [mel dB]"]
+    used(tmp_path / "run", "says")
 
 
 OTHER_BASES = {"ablations/base", "ablations/speech_output", "ablations/unified", "ablations/spectron"}
@@ -388,3 +427,4 @@ def test_ablations_train_with_a_small_model(name, tmp_path):
     for number, one in enumerate(ones):
         result = train(one, tmp_path / f"run{number}")
         assert result is not None and set(result.rates) == {"librispeech:dev-clean", "librispeech:dev-other"}
+        used(tmp_path / f"run{number}", "hears")
