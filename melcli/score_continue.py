@@ -54,7 +54,7 @@ def read_sets(names: Sequence[str], *, root: Path | None = None, offline: bool =
             raise ManifestError(f"{entry.source}: none of its {len(every)} recordings lasts {PROMPT_SECONDS + REST_SECONDS:g} s or longer.")
         left_out = [(name, f"shorter than {PROMPT_SECONDS + REST_SECONDS:g} s") for name in short]
         kept = {name: replace(one, text=one.text or "") for name, one in islice(fit.items(), limit)}
-        found.append(Material(entry.name, entry.label, kept, left_out=left_out, whole=frozenset(fit)))
+        found.append(Material(entry.name, entry.label, kept, left_out=left_out, whole=frozenset(fit), beside=fit))
     return found
 
 
@@ -78,7 +78,7 @@ class RecordedOn:
 
 def interview(replies: Responder | RecordedOn, material: Material, listener: Transcriber, voiceprint: Voiceprint | None, folder: Path) -> Interview:
     """Continuations of recordings, listened to and compared with their prompts, and with that of another speaker."""
-    prompts = Prompts(material.utterances, replies.prompt_seconds)
+    prompts = Prompts(material.beside or material.utterances, replies.prompt_seconds)
 
     def row(item: AudioInput, one: Replied, listened: str | None) -> Transcript:
         wave_S = one.wave_S

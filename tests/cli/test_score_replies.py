@@ -290,6 +290,8 @@ def test_voices_are_compared_with_their_prompts_and_with_those_of_others(melcli:
     kept = {Path(row["audio_filepath"]).stem: row["reply"] for row in rows("out/*.jsonl")}
     assert abs(kept["a"]["semitones"]) < 0.2 and kept["a"]["semitones_other"] == pytest.approx(-12, abs=0.3) and kept["a"]["ltas"] < 0.5
     assert kept["b"]["semitones_other"] == pytest.approx(12, abs=0.3) and kept["b"]["ltas_other"] > 2 and "ltas_other" not in kept["c"]
+    few = score(melcli, "--task", "continue", "--manifest", "two.jsonl", "--model", "recordings", "--limit", "1")
+    assert few["sets"]["two"]["continuation"]["voice"]["semitones_other"] == pytest.approx(12, abs=0.3)  # others are there, whatever the limit
     voice = report["sets"]["two"]["continuation"]["voice"]
     assert voice["pitch"] == voice["prompt_pitch"] == pytest.approx(110, abs=1) and voice["voiced"] > 95 and voice["silence"] == 0
     assert voice["semitones"] < 0.2 and voice["semitones_other"] == pytest.approx(12, abs=0.3)
