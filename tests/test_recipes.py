@@ -74,6 +74,7 @@ def test_every_recipe_is_tried_here():
         "vocoder",
         "digits-voice",
         "digits-unified",
+        "digits-spectron",
     }
     elsewhere = {"tesu", "unified-encoder", "tiny/tesu", "tiny/tesu-lm", "tiny/unified-encoder", "ablations/modality_gap"}  # test_recipes_tesu.py
     assert set(registry.names("recipe")) - elsewhere == {*single, *SPECTRON, *ABLATIONS, *STUDY}
@@ -314,6 +315,20 @@ def test_spectron_in_small(shared_data, tmp_path, monkeypatch):
         assert reply.spoken is None or len(reply.spoken.mel_TM) <= 0.5 * replier.spec.frame_rate
 
 
+def test_digits_gone_on_with(shared_data, tmp_path, monkeypatch):
+    """From the model that hears and says digits, a few steps each."""
+    monkeypatch.chdir(tmp_path)
+    settings = [f"data.root={shared_data}", *SMALL, "data.max_seconds=20"]
+    featurize_voices(recipes.load("digits-unified"), shared_data)
+    assert train(recipes.load("digits-unified", settings), Path("runs/digits-unified")) is not None
+    result = train(recipes.load("digits-spectron", settings), Path("runs/digits-spectron"))
+    assert result is not None and {rate.rpartition(" [")[2] for rate in result.rates} == {"nats]", "mel dB]"}
+    replier = Replier.load("runs/digits-spectron")
+    (theo, *_) = read_source("digits:test?min=9&max=14", root=shared_data)
+    (reply,) = replier.reply([load_utterance(theo, replier.spec.rate)], "continue", max_seconds=0.5)
+    assert replier.tasks == ("continue",) and reply.text_reason in ("eos", "length", "repetition")
+
+
 SPECTRON_SOURCES = {
     "librispeech:train-clean-100": "librispeech:train-clean-100?limit=20&seed=1",
     "librispeech:dev-clean": "librispeech:dev-clean?speakers=1919&limit=20",
@@ -350,7 +365,7 @@ def test_spectron_over_an_encoder_and_a_language_model(name, tmp_path):
 def test_the_ablation_of_spectron_is_about_its_losses():
     members = sweep.members(recipes.read("ablations/spectron"))
     assert len(members) == ABLATIONS["ablations/spectron"] == len({recipes.digest(member.recipe) for member in members})
-    base = recipes.load("tiny/spectron", ["train.steps=1000"]).model_dump()
+    base = recipes.load("digits-spectron").model_dump()
     for member in members:
         ours = member.recipe.model_dump()
         assert {key for key in ours if ours[key] != base[key]} <= {"name", "summary", "model"}

@@ -140,6 +140,11 @@ class Encoder:
         self.spelled = 0.0
         self.parts = sum(segment.own for segment in blank)
         self._conditions: dict[str, list[int]] = {}
+        self.around = 0  # tokens of the prompt before what is written, in a task that replies
+        for segment in blank if self.replies else ():
+            if segment.target:
+                break
+            self.around += len(self._condition(segment.text)) if segment.kind == "text" else 0
         self._classes = None if ctc_alphabet is None else {character: i for i, character in enumerate(ctc_alphabet)}
 
     def texts(self, utterances: Sequence[Utterance]) -> list[list[int]]:
@@ -194,14 +199,21 @@ class Encoder:
             labels[0] = -100
         positions = None
         if self.pace and self.replies:
-            positions = spread_reply(own, len(text_ids) + len(self.end_ids), self.start(text_ids), after, steps, self.pace)
+            heard_at = [token == self.speech_id for token in ids[:own]]
+            positions = spread_reply(heard_at, len(text_ids) + len(self.end_ids), self.start(text_ids), after, steps, self.pace)
         elif self.pace:
             positions = spread(own, len(text_ids), len(ids) - patches, patches, self.pace, untold)
         heard, said = self._ctc_ids(utterance, text_ids)
         return Example(ids, labels, heard, positions, said)
 
+    def asked(self, patches: int, written: Sequence[int] = ()) -> Example:
+        """What stands before the next token of a text: the prompt with the speech in it and what is written already."""
+        whole = self(Utterance("", ()), patches, list(written))
+        count = len(whole.input_ids) - len(self.end_ids)
+        return Example(whole.input_ids[:count], whole.labels[:count], positions=whole.positions and whole.positions[:count])
+
     def start(self, text_ids: Sequence[int]) -> int:
-        """Positions from the beginning of what is written in a reply to where its speech begins: with the answer, or after what was heard."""
+        """Positions from where a reply's axis of time begins to its speech: to the answer's first token, or as far as what was heard of the text."""
         between = self._condition(ANSWER)
         cut = text_ids.index(between[0]) + len(between) if self.parts > 1 and between[0] in text_ids else 0
         return round(cut * self.pace + self.lead)
@@ -239,15 +251,21 @@ class Encoder:
         return self._conditions[piece]
 
 
-def spread_reply(own: int, tokens: int, start: int, after: int, patches: int, pace: float) -> list[int]:
-    """Positions of a reply in which a token of what is written and the patch that says it have about the same one.
+def spread_reply(heard: Sequence[bool], tokens: int, start: int, after: int, patches: int, pace: float) -> list[int]:
+    """Positions of a reply on one axis of time: what is heard, a token written of it, and the patch that says a token have about the same one.
 
-    own: positions before what is written; tokens: of that, its end with it; start: positions from there to the speech; after: tokens read
-    between the two, which stand right before the speech; patches: of speech that is said.
+    heard: of each place before what is written, whether it holds speech; what else is there counts on from 0, and the axis begins after it. tokens:
+    that are written, the end with them, in steps of `pace` patches. start: positions from the axis' beginning to the speech that is said; after:
+    tokens read between the text and that speech, which stand right before it; patches: of that speech.
     """
-    said = own + start
+    first = sum(not each for each in heard)
+    before, around, patch = [], 0, first
+    for each in heard:
+        before.append(patch if each else around)
+        patch, around = patch + each, around + (not each)
+    said = first + start
     between = [max(0, said - after + i) for i in range(after)]
-    return [*range(own), *(own + round(i * pace) for i in range(tokens)), *between, *range(said, said + patches)]
+    return [*before, *(first + round(i * pace) for i in range(tokens)), *between, *range(said, said + patches)]
 
 
 def spread(own: int, tokens: int, prompt: int, patches: int, pace: float, untold: int = 0) -> list[int]:

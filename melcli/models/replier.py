@@ -27,7 +27,7 @@ from melcli.models.hypothesis import Hypothesis
 from melcli.models.noise import seed_of
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recognise import batch_budget, by_length, token_limit
-from melcli.models.rows import Spread
+from melcli.models.rows import spread_of
 from melcli.models.speaker import Spoken, speak_all, speak_streaming
 from melcli.models.speaking import Prompt
 from melcli.models.speech_lm import SpeechLM
@@ -228,9 +228,9 @@ class Replier:
     ) -> Iterator[tuple[_Draft, Hypothesis, str]]:
         """What follows what each has written and, where it listens, what its CTC head hears, which is a draft of that; in batches of like length."""
         asked = "instruct" if task == "answer" and self.outright else task
-        asks = [self.processor.prompts([len(draft.features)], asked)[0] for draft in drafts]
-        prompts = [ask + draft.ids for ask, draft in zip(asks, drafts, strict=True)]
-        pace = self.processor.encoder(asked).pace
+        encoder = self.processor.encoder(asked)
+        asks = [encoder.asked(self.processor.patches(len(draft.features)), draft.ids) for draft in drafts]
+        prompts = [ask.input_ids for ask in asks]
         for batch in by_length(list(map(len, prompts)), batch_budget(None)):
             heard: list[list[int]] = []
 
@@ -246,7 +246,7 @@ class Replier:
                 [limits[i] for i in batch],
                 drafter=drafts_of if listens else None,
                 stops=stops,
-                spread=Spread([len(asks[i]) for i in batch], pace) if pace else None,
+                spread=spread_of(encoder, [asks[i] for i in batch], [len(drafts[i].ids) for i in batch]),
             )
             for place, i in enumerate(batch):
                 yield drafts[i], found[place], self.processor.text(heard[place]) if heard else ""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from melcli.data.tasks import Encoder, Example
 from melcli.models.cache import roomy_cache
 from melcli.models.masks import added, for_layers
 from melcli.models.speech_lm import SpeechLM
@@ -19,10 +20,24 @@ from melcli.models.speech_lm import SpeechLM
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Positions of what is written, `pace` of them a token, as training spreads them (data/tasks.py). own: places of each prompt before that."""
+    """Positions that are not places in the sequence, as training spreads them (data/tasks.py).
 
+    prompts: of each place of each prompt, what is written already included; own: places before that; first: the position of the first token that is
+    written, which `pace` positions a token follow.
+    """
+
+    prompts: Sequence[Sequence[int]]
     own: Sequence[int]
+    first: int
     pace: float
+
+
+def spread_of(encoder: Encoder, asks: Sequence[Example], written: Sequence[int]) -> Spread | None:
+    """The positions of prompts (see `Encoder.asked`) of which so many tokens are written already; None where they are places."""
+    if not (encoder.replies and encoder.pace):
+        return None
+    own = [len(ask.input_ids) - count for ask, count in zip(asks, written, strict=True)]
+    return Spread([ask.positions or () for ask in asks], own, encoder.around, encoder.pace)
 
 
 class Rows:
@@ -46,12 +61,15 @@ class Rows:
         self.model = model
         self.backbone = model.llm.get_decoder()
         self.cache = roomy_cache(model.config.text_config.num_hidden_layers, room)
-        self.pace = None if spread is None else spread.pace
+        self.spread = spread
         self.own_B = None if spread is None else torch.tensor(list(spread.own), device=input_ids_BL.device)
+        position_BL = (valid_BL.cumsum(1) - 1).clamp_min(0)  # prompts without speech are padded too
+        for row, known in enumerate(spread.prompts if spread is not None else ()):
+            position_BL[row, position_BL.shape[1] - len(known) :] = torch.tensor(list(known), device=position_BL.device)
         out = model(
             input_ids=input_ids_BL,
             attention_mask=valid_BL,
-            position_ids=self._positions((valid_BL.cumsum(1) - 1).clamp_min(0)),  # prompts without speech are padded too
+            position_ids=position_BL,
             speech=speech,
             speech_lengths=lengths_U,
             past_key_values=self.cache,
@@ -87,11 +105,10 @@ class Rows:
         return self._allowed(self.model.logits(out.last_hidden_state))
 
     def _positions(self, place_BL: Tensor) -> Tensor:
-        """Positions of places in the sequences."""
-        if self.own_B is None:
+        """Positions of places behind the prompts."""
+        if self.spread is None:
             return place_BL
-        beyond_BL = (place_BL - self.own_B[:, None]).clamp_min(0)
-        return place_BL.minimum(self.own_B[:, None]) + (beyond_BL.double() * self.pace).round().long()
+        return self.spread.first + ((place_BL - self.own_B[:, None]).double() * self.spread.pace).round().long()
 
     def settle(self, kept_B: Tensor | None = None) -> None:
         """Keep the first `kept_B` tokens of each row's last block; None keeps all."""

@@ -86,7 +86,12 @@ def test_taught_is_step_by_step(task, positions, waves):
     given = one._separator()[0] if task == "answer" else None  # is written where the model would not have
     assert len(draft.ids) > 3 and [(a, b) for a, b in zip(likeliest, draft.ids, strict=True) if a != b and b != given] == []
     if positions == "spread":
-        assert len(set(example.positions)) < len(example.positions) > max(example.positions) > before + 2
+        heard = before - 1  # the token that asks comes first, then what is heard, written and said lie beside each other
+        assert example.positions[: before + 2] == [*range(1, heard + 1), 0, 1, 3]  # of 1.5 steps a token
+        assert example.positions[-len(said)] in (
+            1 + round(1.5 * (draft.ids.index(given) + 1)) if given in draft.ids else 0,
+            1 + round(one.processor.encoder(task).lead),
+        )
 
 
 def test_written_text_is_the_likeliest_after_the_prompt(waves):

@@ -18,6 +18,8 @@ def greedily(model, prompt: list[int], own: list[int], tokens: int, **speech: to
         while len(found) < tokens and not set(found) & set(model.config.stop_token_ids):
             written = own + found
             at = [*range(len(prompt)), *(len(prompt) + round(i * pace) for i in range(len(written)))]
+            if pace != 1:  # the token that asks, then speech and text beside each other
+                at = [*range(1, len(prompt)), 0, *(1 + round(i * pace) for i in range(len(written)))]
             given = {"input_ids": torch.tensor([prompt + written]), "position_ids": torch.tensor([at]), "attention_mask": torch.ones(1, len(at))}
             found.append(int(model(**given, **speech).logits[0, -1].argmax()))
     return [token for token in found if token not in model.config.stop_token_ids]
