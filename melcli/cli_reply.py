@@ -17,6 +17,8 @@ from melcli import console
 from melcli.errors import AudioError, UsageError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from melcli.inputs import AudioInput, Inputs
     from melcli.reply import Replied, Responder, Task
     from melcli.reply_files import Outputs
@@ -30,7 +32,8 @@ Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Look into th
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What was asked for. with_prompt: the speech begins with what it continues. voice: how the model is loaded, see `Responder.load`."""
+    """What was asked for. with_prompt: the speech begins with what it continues. plot: a picture of the only recording and what follows.
+    voice: how the model is loaded, see `Responder.load`."""
 
     paths: Sequence[str]
     task: Task
@@ -40,6 +43,7 @@ class Asked:
     recursive: bool = False
     skip_existing: bool = False
     with_prompt: bool = False
+    plot: Path | None = None
     voice: dict[str, Any]
 
 
@@ -61,6 +65,8 @@ def run(asked: Asked) -> Done:
     if str(asked.out) == "-" and asked.format != "txt":
         raise UsageError(f"-o - has the audio on standard output, where -f {asked.format} would write as well: give -o FILE.wav.")
     with open_inputs(asked.paths, recursive=asked.recursive) as inputs:
+        if asked.plot is not None:
+            _check_plot(asked.plot, inputs)
         outputs = open_outputs(inputs, asked.out, asked.skip_existing)
         if len(outputs.todo) < len(inputs.items):
             console.note(f"{len(inputs.items) - len(outputs.todo)} of {len(inputs.items)} are done already and skipped")
@@ -136,6 +142,8 @@ class Printer:
 
 def _stream(responder: Responder, outputs: Outputs, asked: Asked, printer: Printer) -> Replied:
     """The only recording, each stage as soon as it is there."""
+    import torch
+
     from melcli.audio.writer import WavPipe, file_writer
     from melcli.reply import Replied
 
@@ -143,6 +151,7 @@ def _stream(responder: Responder, outputs: Outputs, asked: Asked, printer: Print
     path = outputs.files.get(item.name)
     speech = nullcontext(WavPipe(sys.stdout.buffer, responder.rate)) if outputs.pipe else file_writer(path, responder.rate) if path else nullcontext()
     first, samples = True, 0
+    kept: list[Tensor] = []
     try:
         with speech as out:
             for stage in responder.stream(item):
@@ -153,6 +162,7 @@ def _stream(responder: Responder, outputs: Outputs, asked: Asked, printer: Print
                     out.write(responder.prompted(item))
                 out.write(responder.begun(stage.wave_S) if first and asked.with_prompt else stage.wave_S)
                 first, samples = False, samples + len(stage.wave_S)
+                kept += [stage.wave_S] if asked.plot is not None else []
             if outputs.speaks and not samples:
                 raise AudioError(f"{item.name}: the model said nothing aloud.")
     except AudioError as error:
@@ -161,7 +171,23 @@ def _stream(responder: Responder, outputs: Outputs, asked: Asked, printer: Print
     printer.end(path)
     one = responder.last
     _note(outputs, one, asked, samples / responder.rate)
+    if asked.plot is not None:
+        from melcli.synthesize_plot import plot_continued
+
+        title = f"{item.name}   heard: {one.heard[:60]}   says: {one.said[:60]}"
+        plot_continued(asked.plot, responder.prompted(item), torch.cat(kept), responder.rate, responder.replier.spec, title)
     return one
+
+
+def _check_plot(path: Path, inputs: Inputs) -> None:
+    """Raises UsageError where the picture could not be drawn in the end."""
+    from melcli.synthesize_plot import check_plot
+    from melcli.synthesize_rows import protect
+
+    check_plot(path)
+    if inputs.total != 1:
+        raise UsageError(f"--plot draws one recording, and there are {inputs.total}.")
+    protect([path], inputs.sources)
 
 
 def _batch(responder: Responder, outputs: Outputs, asked: Asked, printer: Printer) -> Iterator[Replied]:

@@ -47,7 +47,10 @@ def synthesize(
         typer.Option(min=0, max=10, help="How freely the voice varies; 0 is always the mean.  [default: the model's own]", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="What is drawn from; the same seed gives the same audio.")] = 0,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw mel, stop probability and latent deviation (.png, .pdf, .svg).")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw mel, stop probability and deviation; or prompt and continuation (.png, .pdf, .svg)."),
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Transcribe the result and print the word error rate against the text.")] = False,
     check_with: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The recogniser of --check, which this turns on.  [default: tiny-en]")
@@ -76,11 +79,11 @@ def synthesize(
     listener = check_with or ("tiny-en" if check else None)
     common = {"device": device, "dtype": dtype, "offline": offline}
     if prompts:
-        texts = {"TEXT": text, "--text-file": text_file, "--voice": voice, "--voice-text": voice_text, "--lexicon": lexicon, "--plot": plot}
+        texts = {"TEXT": text, "--text-file": text_file, "--voice": voice, "--voice-text": voice_text, "--lexicon": lexicon}
         name = cli_continue.check(model, out, texts)
         _check_listener(listener, out, offline)
         voicing = {"vocoder": vocoder, "temperature": temperature, "seed": seed, "max_seconds": max_seconds}
-        done = cli_continue.go_on(prompts, name, out, with_prompt, recursive, skip_existing, voicing | common)
+        done = cli_continue.go_on(prompts, name, out, with_prompt, plot, recursive, skip_existing, voicing | common)
         if listener is not None and done.spoken:
             _listen(listener, done.spoken, common)
         finish(done.failed, done.total)

@@ -109,7 +109,10 @@ class Interview:
 
 @dataclass(frozen=True)
 class Material:
-    """What is to be replied to of one source. left_out: (name, reason) of what cannot be, as this task goes; failed: of what ought to be."""
+    """What is to be replied to of one source. left_out: (name, reason) of what cannot be, as this task goes; failed: of what ought to be.
+
+    beside: all that could be, whatever the limit, for who compares with others; empty where nobody does.
+    """
 
     name: str
     label: str
@@ -117,6 +120,7 @@ class Material:
     left_out: list[tuple[str, str]] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     whole: frozenset[str] = frozenset()
+    beside: Mapping[str, Utterance] = field(default_factory=dict)
 
 
 def score_replies(

@@ -43,10 +43,14 @@ class UnifiedEncoderConfig(UnifiedSizes):
 
 
 class Trunk(nn.Module):
-    """The layers of a causal language model of transformers, each position seeing all of its sequence. Raises ConfigError."""
+    """The layers of a causal language model of transformers, each position seeing all of its sequence, or (causal) what is before it.
 
-    def __init__(self, fields: dict[str, Any], key: str) -> None:
+    Raises ConfigError.
+    """
+
+    def __init__(self, fields: dict[str, Any], key: str, causal: bool = False) -> None:
         super().__init__()
+        self.causal = causal
         kind = fields.get("model_type")
         if kind not in CONFIG_MAPPING:
             raise ConfigError(f"{key}.model_type: {kind!r} is no model of transformers, as llama and qwen3 are")
@@ -66,6 +70,7 @@ class Trunk(nn.Module):
             length = x_BLH.shape[1]
             allowed = valid(lengths_B, length)[:, None, None].expand(-1, 1, length, -1)
             at_L = torch.arange(length, device=x_BLH.device)
+            allowed = allowed & (at_L <= at_L[:, None]) if self.causal else allowed
             mask = for_layers(allowed, (at_L[:, None] - at_L).abs()[None], self.config)
             states = self.layers(inputs_embeds=x_BLH, attention_mask=mask, use_cache=False).last_hidden_state
             return [state[:n] for state, n in zip(states, lengths_B.tolist(), strict=True)]
