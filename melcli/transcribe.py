@@ -19,7 +19,7 @@ from melcli.errors import UsageError
 from melcli.inputs import AudioInput
 from melcli.listening import Hearing, Window, windows
 from melcli.models import checkpoint
-from melcli.models.hardware import keep_freed_memory, pick_device, pick_dtype
+from melcli.models.hardware import give_back_freed_memory, keep_freed_memory, pick_device, pick_dtype
 from melcli.models.hints import NONE, Hints
 from melcli.models.peers.families import family_of
 from melcli.models.peers.peer import Peer
@@ -129,6 +129,7 @@ class Transcriber:
         ahead_of = windows(items, rate, self._cutter, most)
         with ThreadPoolExecutor(1) as pool:
             ahead: Future[Window | None] = pool.submit(next, ahead_of, None)
+            since = 0.0
             while window := ahead.result():
                 ahead = pool.submit(next, ahead_of, None)
                 for hearing in self._transcribe_window(window):
@@ -136,6 +137,10 @@ class Transcriber:
                         heard(hearing.item, segment)
                     if hearing.done:
                         yield hearing.transcript()
+                since += window.seconds
+                if since >= LONG_SECONDS:
+                    give_back_freed_memory()
+                    since = 0.0
 
     def _cutter(self) -> Cutter:
         rate = self.recogniser.rate
