@@ -15,21 +15,34 @@ from starlette.requests import Request
 from melcli.serving.faults import Fault, wrong
 
 FIELD_BYTES = 65536  # of a field that is no file
-FIELDS = 64
+FIELDS = 200
+TAIL_BYTES = 80  # a boundary has 70 at most
 DRAIN_BYTES, DRAIN_SECONDS = 200_000_000, 10.0  # of a body that was refused, so that the client gets to read why
 
 
 async def read_form(request: Request, limit: int) -> FormData:
     """The fields of a multipart/form-data body. Raises Fault: 415 for another kind, 413 for a body over the limit, 400 for one that is broken."""
     _expect(request, "multipart/form-data")
-    parser = MultiPartParser(request.headers, _limited(request, limit), max_files=2, max_fields=FIELDS, max_part_size=FIELD_BYTES)
+    tail = b""
+
+    async def parts() -> AsyncIterator[bytes]:
+        nonlocal tail
+        async for part in _limited(request, limit):
+            tail = (tail + part)[-TAIL_BYTES:]
+            yield part
+
+    parser = MultiPartParser(request.headers, parts(), max_files=2, max_fields=FIELDS, max_part_size=FIELD_BYTES)
     try:
-        return await parser.parse()
+        found = await parser.parse()
     except (MultiPartException, HTTPException) as error:
         message = getattr(error, "message", None) or getattr(error, "detail", None) or "malformed"
         raise Fault(400, f"The multipart body cannot be read: {message}") from None
     except (KeyError, ValueError, UnicodeDecodeError):
         raise Fault(400, "The multipart body cannot be read: it is malformed.") from None
+    if not tail.rstrip(b"\r\n").endswith(b"--"):  # the parser takes what is there
+        await found.close()
+        raise Fault(400, "The multipart body cannot be read: it ends before its last boundary.")
+    return found
 
 
 async def read_json(request: Request, limit: int) -> dict[str, Any]:

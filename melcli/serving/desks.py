@@ -45,7 +45,7 @@ class Desks:
         known = self.voices.get(mouth, {})
         if name is None or name == OWN_VOICE:
             return None
-        if name in known:
+        if isinstance(name, str) and name in known:
             return known[name]
         if name in STOCK_VOICES:
             return None

@@ -57,7 +57,7 @@ def _text(given: dict[str, Any], limit: int) -> str:
 def _options(given: dict[str, Any]) -> tuple[str, bool]:
     """The format, and whether it comes as events. Raises Fault for a field that cannot be."""
     form = given.get("response_format") or DEFAULT
-    if form not in MEDIA:
+    if not isinstance(form, str) or form not in MEDIA:
         raise wrong("response_format", f"response_format {str(form)[:40]!r}: valid are {', '.join(MEDIA)}.")
     speed = given.get("speed", 1.0)
     if isinstance(speed, bool) or not isinstance(speed, int | float) or speed != 1:

@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from melcli import cli
+from melcli import cli, console
 from tests.serving.maker import DIGITS, Running
 
 CLIENTS = 6
@@ -50,6 +51,14 @@ def test_what_was_accepted_is_answered(number: int) -> None:
     assert "Traceback" not in err and "ready" in err
     with pytest.raises(OSError):
         served.ask("GET", "/health")
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a command sets for its process."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    yield
+    console.set_level(console.NORMAL)
 
 
 def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
