@@ -14,6 +14,7 @@ import http.client
 import io
 import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -43,7 +44,7 @@ class Clip:
 
 @dataclass
 class Tally:
-    """What some clients saw. latencies: of answers that came, in seconds."""
+    """What some clients saw. latencies: of answers that came, in seconds. cpu: seconds of processor time that the server took meanwhile."""
 
     sent: int = 0
     latencies: list[float] = field(default_factory=list)
@@ -51,6 +52,7 @@ class Tally:
     errors: list[str] = field(default_factory=list)
     texts: list[tuple[int, str]] = field(default_factory=list)
     took: float = 0.0
+    cpu: float = float("nan")
 
     @property
     def lost(self) -> int:
@@ -70,9 +72,19 @@ def clips(source: str, root: Path, count: int) -> list[Clip]:
     return found
 
 
-def drive(url: str, recordings: list[Clip], clients: int, seconds: float) -> Tally:
+def processor_seconds(pid: int) -> float:
+    """Of a process, as Linux counts them; NaN elsewhere."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return float("nan")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def drive(url: str, pid: int, recordings: list[Clip], clients: int, seconds: float) -> Tally:
     """Clients in a closed loop for so long; what they began is waited for, and counts, as does the time that it took."""
     tally, lock, turn = Tally(), threading.Lock(), itertools.count()
+    spent = processor_seconds(pid)
     began = time.perf_counter()
 
     def client() -> None:
@@ -105,12 +117,13 @@ def drive(url: str, recordings: list[Clip], clients: int, seconds: float) -> Tal
     for thread in threads:
         thread.join()
     tally.took = time.perf_counter() - began
+    tally.cpu = processor_seconds(pid) - spent
     return tally
 
 
-def alone(url: str, recordings: list[Clip], used: set[int]) -> dict[int, str]:
+def alone(url: str, pid: int, recordings: list[Clip], used: set[int]) -> dict[int, str]:
     """The text of each recording when nothing else is heard."""
-    return {number: drive(url, [recordings[number]], 1, 0.0001).texts[0][1] for number in sorted(used)}
+    return {number: drive(url, pid, [recordings[number]], 1, 0.0001).texts[0][1] for number in sorted(used)}
 
 
 def main() -> None:
@@ -130,29 +143,29 @@ def main() -> None:
     assert server.stdout is not None
     url = server.stdout.readline().strip()
     try:
-        drive(url, recordings, min(options.clients, 8), 2.0)  # what happens only the first time
-        first = drive(url, recordings, 1, options.seconds / 2)
-        many = drive(url, recordings, options.clients, options.seconds)
-        second = drive(url, recordings, 1, options.seconds / 2)
-        reference = alone(url, recordings, set(sorted({number for number, _ in many.texts})[: options.check]))
+        drive(url, server.pid, recordings, min(options.clients, 8), 2.0)  # what happens only the first time
+        first = drive(url, server.pid, recordings, 1, options.seconds / 2)
+        many = drive(url, server.pid, recordings, options.clients, options.seconds)
+        second = drive(url, server.pid, recordings, 1, options.seconds / 2)
+        reference = alone(url, server.pid, recordings, set(sorted({number for number, _ in many.texts})[: options.check]))
     finally:
         server.terminate()
         code = server.wait(60)
     one_rate = (first.audio + second.audio) / (first.took + second.took)
     many_rate = many.audio / many.took
+    thrift = many.audio / many.cpu / ((first.audio + second.audio) / (first.cpu + second.cpu))
     wrong = [(number, text) for number, text in many.texts if number in reference and reference[number] != text]
     checked = sum(number in reference for number, _ in many.texts)
     length = sum(clip.seconds for clip in recordings) / len(recordings)
     print(f"{len(recordings)} recordings, {length:.1f} s each on average; the server ended with exit code {code}\n")
-    print(f"{'clients':>8}{'sent':>8}{'answers':>9}{'errors':>8}{'lost':>6}{'audio s/s':>11}{'p50 s':>8}{'p95 s':>8}{'p99 s':>8}")
+    print(f"{'clients':>8}{'sent':>8}{'answers':>9}{'errors':>8}{'lost':>6}{'audio s/s':>11}{'s/cpu s':>9}{'p50 s':>8}{'p95 s':>8}{'p99 s':>8}")
     figures: dict[str, object] = {}
     for name, clients, tally in (("one", 1, first), ("many", options.clients, many), ("one_again", 1, second)):
         cuts = statistics.quantiles(tally.latencies, n=100, method="inclusive") if len(tally.latencies) > 1 else [float("nan")] * 99
         p50, p95, p99 = cuts[49], cuts[94], cuts[98]
         rate = tally.audio / tally.took
-        print(
-            f"{clients:>8}{tally.sent:>8}{len(tally.latencies):>9}{len(tally.errors):>8}{tally.lost:>6}{rate:>11.1f}{p50:>8.2f}{p95:>8.2f}{p99:>8.2f}"
-        )
+        counts = f"{clients:>8}{tally.sent:>8}{len(tally.latencies):>9}{len(tally.errors):>8}{tally.lost:>6}"
+        print(f"{counts}{rate:>11.1f}{tally.audio / tally.cpu:>9.1f}{p50:>8.2f}{p95:>8.2f}{p99:>8.2f}")
         figures[name] = {
             "clients": clients,
             "sent": tally.sent,
@@ -160,14 +173,23 @@ def main() -> None:
             "errors": len(tally.errors),
             "lost": tally.lost,
             "audio_seconds_per_second": round(rate, 2),
+            "audio_seconds_per_processor_second": round(tally.audio / tally.cpu, 2),
             "latency": {"p50": round(p50, 3), "p95": round(p95, 3), "p99": round(p99, 3)},
         }
     for error in (*first.errors, *many.errors, *second.errors)[:5]:
         print(f"error: {error}")
-    print(
-        f"\nthroughput of {options.clients} clients / one: {many_rate / one_rate:.2f}; {len(wrong)} of {checked} texts differ from those heard alone"
+    print(f"\naudio a second of processor time, {options.clients} clients / one: {thrift:.2f} (what a busy machine can still measure)")
+    print(f"throughput of {options.clients} clients / one: {many_rate / one_rate:.2f}; {len(wrong)} of {checked} texts differ from those heard alone")
+    write(
+        options.json,
+        {
+            **figures,
+            "ratio": round(many_rate / one_rate, 2),
+            "ratio_of_processor_time": round(thrift, 2),
+            "texts_checked": checked,
+            "texts_that_differ": len(wrong),
+        },
     )
-    write(options.json, {**figures, "ratio": round(many_rate / one_rate, 2), "texts_checked": checked, "texts_that_differ": len(wrong)})
 
 
 if __name__ == "__main__":
