@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from melcli import cli_answer, cli_branches, cli_export, cli_names, cli_score, cli_synthesize, cli_train, cli_transcribe, console
+from melcli import cli_answer, cli_branches, cli_export, cli_names, cli_score, cli_serve, cli_synthesize, cli_train, cli_transcribe, console
 from melcli.cli_options import (
     Device,
     Offline,
@@ -123,6 +123,7 @@ app.command()(cli_answer.answer)
 app.command()(cli_score.score)
 app.command()(cli_branches.branches)
 app.command()(cli_export.export)
+app.command()(cli_serve.serve)
 
 
 @app.command()

@@ -10,25 +10,32 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Self
+from typing import IO, TYPE_CHECKING, Self
 
 from melcli.data.folders import AUDIO_SUFFIXES, is_audio, walk
 from melcli.data.rows import ADDRESSES
 from melcli.data.utterance import MICROPHONE, Utterance
 from melcli.errors import MelcliError, UsageError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MANIFEST_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 
 
 @dataclass(frozen=True, slots=True)
 class AudioInput:
-    """One thing to transcribe. name: what the user calls it, and no other input of the run."""
+    """One thing to transcribe. name: what the user calls it, and no other input of the run.
+
+    blocks: gives its samples at a rate, wave_S by wave_S, where they are not those of the utterance's files.
+    """
 
     name: str
     utterance: Utterance
+    blocks: Callable[[int], Iterator[Tensor]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ LAYERS = (
         "score_replies",
         "export",
         "exporting",
+        "serve",
+        "serving",
     },
     {
         "cli",
@@ -69,6 +71,7 @@ LAYERS = (
         "cli_train",
         "cli_transcribe",
         "cli_export",
+        "cli_serve",
     },
     {"__main__"},
 )

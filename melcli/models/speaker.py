@@ -127,14 +127,14 @@ class Speaker:
         self.check(text)
         utterance = Utterance("", (), text=text)
         own = self.encoder.texts([utterance])[0]
-        patches = 0 if voice is None else self._check_voice(voice)
+        patches = 0 if voice is None else self.check_voice(voice)
         told = Utterance("", (), text=voice.text) if voice is not None and voice.text else None
         example = self.encoder.prompted(utterance, 0, own, patches, told)
         config = self.model.config
         guard = Guard(self.spec, self.frames_per_step, config.spoken_pace * len(own), config.spoken_level, max_seconds)
         return Prompt(example, seed_of(seed, text), guard, None if voice is None else voice.mel_TM.float())
 
-    def _check_voice(self, voice: VoicePrompt) -> int:
+    def check_voice(self, voice: VoicePrompt) -> int:
         """Steps of a voice prompt. Raises UsageError for one that cannot be used."""
         frames, bins = voice.mel_TM.shape
         seconds, most = frames / self.spec.frame_rate, self.model.config.max_seconds

@@ -6,6 +6,7 @@ Shapes: S samples.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -56,13 +57,7 @@ class SpeechLMRecogniser:
                 f"--model {folder}: it has no speech branch, only vectors that another program's encoder made go in; "
                 "`melcli branches --vectors NAME=FILE` scores those"
             )
-        if model.ctc_head is None:
-            hints.refuse("this model", word_times="has no CTC head to align words by (tiny-en has one); leave it out, or give --timestamps segment")
-        if hints.prompt is not None:
-            asked = instructed(processor.task_prompts.get("asr", processor.prompt), processor.tokenizer, hints.prompt, folder)
-            if asked is None or SPEECH_TOKEN in hints.prompt:
-                hints.refuse("this model", prompt=f"learnt the fixed prompt {processor.prompt!r}, which holds no instruction; leave it out")
-            processor.task_prompts = {**processor.task_prompts, "asr": asked}
+        processor = _told(model, processor, hints, folder)
         strategy, decoding = choose_strategy(model, beam, ctc_weight, bool(hints.hotwords))
         spec = processor.spec
         count = sum(p.numel() for p in model.parameters())
@@ -81,6 +76,11 @@ class SpeechLMRecogniser:
             "mel": f"{given}; {f'{model.speech_input.tokens} positions an utterance' if fixed else f'{places:g} positions/s'}",
         }
         return cls(model, processor, strategy, rows, hints), decisions
+
+    def hinted(self, hints: Hints) -> SpeechLMRecogniser:
+        """The same model, its weights shared, told something else; hotwords need a beam. Raises UsageError for what it cannot follow."""
+        strategy = Beam() if hints.hotwords and not isinstance(self.strategy, Beam) else self.strategy
+        return SpeechLMRecogniser(self.model, _told(self.model, self.processor, hints, "the model"), strategy, self.rows, hints)
 
     @property
     def rate(self) -> int:
@@ -114,6 +114,20 @@ class SpeechLMRecogniser:
         if self.processor.ctc_alphabet is not None and " " in self.processor.ctc_alphabet:
             nothing.append(self.processor.ctc_alphabet.index(" "))
         return bool(torch.isin(best_T, torch.tensor(nothing, device=best_T.device)).all())
+
+
+def _told(model: SpeechLM, processor: SpeechLMProcessor, hints: Hints, name: str) -> SpeechLMProcessor:
+    """A processor with the prompt that was asked for. Raises UsageError for hints that the model cannot follow."""
+    if model.ctc_head is None:
+        hints.refuse("this model", word_times="has no CTC head to align words by (tiny-en has one); leave it out, or give --timestamps segment")
+    if hints.prompt is None:
+        return processor
+    asked = instructed(processor.task_prompts.get("asr", processor.prompt), processor.tokenizer, hints.prompt, name)
+    if asked is None or SPEECH_TOKEN in hints.prompt:
+        hints.refuse("this model", prompt=f"learnt the fixed prompt {processor.prompt!r}, which holds no instruction; leave it out")
+    told = copy(processor)
+    told.task_prompts = {**processor.task_prompts, "asr": asked}
+    return told
 
 
 def choose_strategy(model: SpeechLM, beam: int | None, ctc_weight: float | None, hotwords: bool = False) -> tuple[Greedy | Beam, str]:

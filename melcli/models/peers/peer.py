@@ -50,12 +50,7 @@ class Peer:
     ) -> tuple[Peer, dict[str, str]]:
         """The model of a folder, and what was decided for it. Raises CheckpointError and UsageError."""
         model, processor, family, used = load(Path(folder), dtype, device)
-        hints.refuse(
-            "this model",
-            word_times="gives no times of words here; leave it out, or give --timestamps segment",
-            prompt="" if family.instructed else "takes no instruction; leave it out",
-            hotwords="is read off its frames, which no hotword changes; leave them out" if family.ctc or family.transducer else "",
-        )
+        _refuse(hints, family)
         if ctc_weight:
             raise UsageError("--ctc-weight: is for models with a CTC head of melcli's; leave it out")
         if (beam or 1) > 1 and (family.ctc or family.transducer):
@@ -70,6 +65,11 @@ class Peer:
             "audio": f"{peer.rate} Hz, {type(feature_extractor(processor)).__name__}, pieces up to {family.max_seconds:g} s",
         }
         return peer, decisions
+
+    def hinted(self, hints: Hints) -> Peer:
+        """The same model, its weights shared, told something else. Raises UsageError for what it cannot follow."""
+        _refuse(hints, self.family)
+        return Peer(self.model, self.processor, self.family, self.rows, self.beams, hints)
 
     @property
     def rate(self) -> int:
@@ -186,3 +186,13 @@ class Peer:
         if prompt_BN is None:
             return 1
         return prompt_BN.shape[1] + int(rows_BN[0, 0] != prompt_BN[0, 0])
+
+
+def _refuse(hints: Hints, family: Family) -> None:
+    """Raises UsageError for hints that models of this family cannot follow."""
+    hints.refuse(
+        "this model",
+        word_times="gives no times of words here; leave it out, or give --timestamps segment",
+        prompt="" if family.instructed else "takes no instruction; leave it out",
+        hotwords="is read off its frames, which no hotword changes; leave them out" if family.ctc or family.transducer else "",
+    )
