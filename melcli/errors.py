@@ -68,3 +68,11 @@ def first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])[:200]
     return f"{type(error).__name__} {said}".strip() if isinstance(error, KeyError) or not said else said
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, of Python, torch or a library beneath it, says that memory was wanted and not had."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in said for words in ("out of memory", "can't allocate memory", "not enough memory"))

@@ -20,6 +20,7 @@ from melcli.data.tasks import ANSWER, Example
 from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError, UsageError
 from melcli.models import checkpoint
+from melcli.models.fitting import Fitting
 from melcli.models.generate import decode
 from melcli.models.guards import Guard
 from melcli.models.hardware import pick_device, pick_dtype
@@ -97,6 +98,7 @@ class Replier:
         self.prompt_seconds: float = model.config.prompt_seconds
         self.temperature: float = model.config.speak_temperature
         self.last: Reply | None = None
+        self.fitting = Fitting("recordings")
         if not self.tasks:
             able = [*(["transcribe"] if processor.reads != "nothing" else []), *(["speak"] if self.speaks else [])]
             raise CheckpointError(f"this model has not learnt to continue or to answer speech; it can {' and '.join(able) or 'write'}")
@@ -152,7 +154,7 @@ class Replier:
         self._answer(drafts, task, max_seconds)
         aloud = [draft for draft in drafts if speak and self.speaks and draft.aloud]
         prompts = [self._prompt(draft, task, seed, max_seconds) for draft in aloud]
-        spoken = dict(zip(map(id, aloud), speak_all(self.model, prompts, temperature), strict=True))
+        spoken = dict(zip(map(id, aloud), speak_all(self.model, prompts, temperature, self.fitting), strict=True))
         return [Reply(draft.heard, draft.said, spoken.get(id(draft)), draft.reason) for draft in drafts]
 
     def stream(
@@ -228,11 +230,12 @@ class Replier:
         """What follows what each has written and, where it listens, what its CTC head hears, which is a draft of that; in batches of like length."""
         asked = "instruct" if task == "answer" and self.outright else task
         prompts = [self.processor.prompts([len(draft.features)], asked)[0] + draft.ids for draft in drafts]
-        for batch in by_length(list(map(len, prompts)), batch_budget(None)):
+
+        def write(batch: list[int]) -> list[tuple[_Draft, Hypothesis, str]]:
             heard: list[list[int]] = []
 
-            def drafts_of(logits: Tensor, frames_U: Tensor, heard: list[list[int]] = heard) -> list[list[int]]:
-                heard += self.processor.drafts(logits, frames_U)
+            def drafts_of(logits: Tensor, frames_U: Tensor) -> list[list[int]]:
+                heard.extend(self.processor.drafts(logits, frames_U))
                 return heard
 
             found = decode(
@@ -244,8 +247,11 @@ class Replier:
                 drafter=drafts_of if listens else None,
                 stops=stops,
             )
-            for place, i in enumerate(batch):
-                yield drafts[i], found[place], self.processor.text(heard[place]) if heard else ""
+            return [(drafts[i], found[place], self.processor.text(heard[place]) if heard else "") for place, i in enumerate(batch)]
+
+        lengths = list(map(len, prompts))
+        for batch in by_length(lengths, batch_budget(None)):
+            yield from self.fitting(write, batch, [lengths[i] for i in batch])
 
     def _seconds(self, draft: _Draft) -> float:
         if not draft.features.is_floating_point():

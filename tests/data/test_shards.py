@@ -67,7 +67,7 @@ def test_head_and_files(tmp_path: Path) -> None:
     head = read_head(shard_path(tmp_path, 0))
     assert (head.utterances, head.frames, head.metadata) == (3, 13, {"made": "test"})
     torch.testing.assert_close(head.sums_2M[0], torch.cat(mels[0]).double().sum(0))
-    assert sorted(load_file(shard_path(tmp_path, 0))) == ["mel", "offsets", "sum", "sum_of_squares"]
+    assert sorted(load_file(shard_path(tmp_path, 0))) == ["checksums", "mel", "offsets", "sum", "sum_of_squares"]
     assert not list(tmp_path.glob(".*"))
     modes = {path.stat().st_mode for path in tmp_path.iterdir()}
     assert len(modes) == 1  # readable by whoever may read the rows
