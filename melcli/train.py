@@ -106,7 +106,10 @@ class Run:
             return None
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        for how in ("is_local", "local_files_only"):  # it was read; the model's tokenizer is to be that of a run that was not interrupted
+            tokenizer.init_kwargs.pop(how, None)
+        return tokenizer
 
     def _curriculum(self) -> dict[str, Any]:
         curriculum = self.recipe.train.curriculum
