@@ -17,7 +17,7 @@ import typer
 from melcli import cli_continue, console
 from melcli.cli_options import Device, Dtype, Offline, Quiet, Verbose, finish, prepare
 from melcli.cli_reply import MaxSeconds, Recursive
-from melcli.errors import AudioError, CheckpointError, UsageError, WriteError
+from melcli.errors import AudioError, CheckpointError, DiskFull, UsageError, WriteError
 from melcli.files import alone
 
 if TYPE_CHECKING:
@@ -249,6 +249,8 @@ def _speak_rows(
                 row = by_audio[audio]
                 try:
                     done[audio] = deliver(chunks, file_writer(row.path, rate), rate, whole=functools.partial(note, audio))
+                except DiskFull:
+                    raise
                 except (AudioError, UsageError, WriteError) as error:
                     failed.append((row.where, str(error)))
                 bar.advance(1, audio)

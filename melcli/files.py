@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -11,25 +12,29 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from melcli.errors import UsageError, WriteError
+from melcli.errors import DiskFull, MelcliError, UsageError, WriteError
 
 TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
 LONGEST = 200  # bytes of a file's name that its temporary name repeats; file systems take 255
-FULL = re.compile(r"no space left on device|disk quota exceeded|read-only file system|file too large|failed writing file", re.IGNORECASE)
+FULL = re.compile(r"no space left on device|disk quota exceeded|failed writing file", re.IGNORECASE)
 """What libraries say that have no OSError for it: safetensors by its own error, torch by a RuntimeError."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Inside, an error because the disk is full or the place cannot be written to is a WriteError about `path`, whichever library raises it."""
+    """Inside, an error because the disk is full or the place cannot be written to is a WriteError about `path`, whichever library raises it.
+
+    DiskFull where there is no room.
+    """
     try:
         yield
     except OSError as error:
-        raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from None
+        kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else WriteError
+        raise kind(f"{path}: cannot be written: {error.strerror or error}") from None
     except Exception as error:
-        if found := FULL.search(str(error)):
-            raise WriteError(f"{path}: cannot be written: {found[0].capitalize()}") from None
-        raise
+        if isinstance(error, MelcliError) or not (found := FULL.search(str(error))):
+            raise
+        raise DiskFull(f"{path}: cannot be written: {found[0].capitalize()}") from None
 
 
 @contextmanager

@@ -1,18 +1,24 @@
 """Commands in processes that are forked from a warm one, so that a run costs no start of an interpreter and can be ended at any of its moments.
 
-The process that forks must not have computed anything: threads of torch or of a tokenizer would not be there in its children.
+The process that forks must not have computed anything: threads of torch or of a tokenizer would not be there in its children. So tests have a
+`Server` of their own fork for them (`python -m tests.forked`), which has mounts of its own as well where it may: a small disk and a closed one.
 """
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
+import resource
 import signal
+import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Self
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 """What Python tells audit hooks before it changes a folder; and `open` where it is for writing."""
@@ -121,3 +127,101 @@ def _watch(folder: Path, told: Path, at_change: int | None, number: int) -> list
 
     sys.addaudithook(hook)
     return counted
+
+
+def vanishing(opened: str, victim: str) -> None:
+    """From now on a file goes when another one is opened for the first time."""
+
+    def hook(event: str, values: tuple[object, ...]) -> None:
+        if event == "open" and str(values[0]) == opened and os.path.exists(victim):
+            os.unlink(victim)
+
+    sys.addaudithook(hook)
+
+
+def limited(megabytes: int) -> None:
+    """From now on this process gets so much memory more than it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + megabytes * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def mounted(place: Path) -> bool:
+    """Give this process a disk of 4 MB in place/small and one that nothing can be written to in place/closed. False where it may not."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_namespace, read_only, private = 0x20000, 1, 1 << 18 | 1 << 14
+    if libc.unshare(new_namespace) or libc.mount(None, b"/", None, private, None):
+        return False
+    for name, flags in (("small", 0), ("closed", read_only)):
+        (place / name).mkdir()
+        if libc.mount(b"none", str(place / name).encode(), b"tmpfs", flags, b"size=4m"):
+            return False
+    return True
+
+
+class Server:
+    """A process that forks. mounts: whether it has disks of its own; `inside` is how their files are seen from here."""
+
+    def __init__(self, place: Path) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        command = [sys.executable, "-m", "tests.forked", str(place)]
+        self.place = place
+        root = Path(__file__).resolve().parents[1]
+        self._process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root)
+        self.mounts: bool = self._answer()
+
+    def run(self, *arguments: object, folder: Path | None = None, call: str | None = None, **setting: Any) -> Ended:
+        """Run a command line in a folder, or `call`, 'module:function', with the arguments. setting: `vanish` (opened, victim) or `memory` in MB."""
+        asked = {"arguments": [str(one) for one in arguments], "folder": str(folder or self.place), "call": call, **setting}
+        self._process.stdin.write(json.dumps(asked, default=str) + "\n")
+        self._process.stdin.flush()
+        return Ended(**self._answer())
+
+    def inside(self, path: Path) -> Path:
+        """A path on the server's own disks."""
+        return Path(f"/proc/{self._process.pid}/root{path}")
+
+    def _answer(self) -> Any:
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the process that forks has ended")
+        return json.loads(line)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.stdin.close()
+        self._process.wait(60)
+        self._process.stdout.close()
+
+
+def _serve(place: Path) -> None:
+    answers = os.fdopen(os.dup(1), "w")
+
+    def answer(what: Any) -> None:
+        answers.write(json.dumps(what) + "\n")
+        answers.flush()
+
+    warm()
+    answer(mounted(place))
+    for line in sys.stdin:
+        asked = json.loads(line)
+
+        def work(asked: dict[str, Any] = asked) -> int:
+            if "vanish" in asked:
+                vanishing(*asked["vanish"])
+            if "memory" in asked:
+                limited(asked["memory"])
+            if asked["call"] is None:
+                return melcli(*asked["arguments"])()
+            import importlib
+
+            module, _, name = asked["call"].partition(":")
+            return getattr(importlib.import_module(module), name)(*asked["arguments"]) or 0
+
+        answer(asdict(Forked(work, Path(asked["folder"]), place / "log").wait()))
+
+
+if __name__ == "__main__":
+    _serve(Path(sys.argv[1]))
