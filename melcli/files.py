@@ -12,12 +12,13 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from melcli.errors import DiskFull, MelcliError, UsageError, WriteError
+from melcli.errors import DiskFull, MelcliError, UsageError, WriteError, first_line
 
 TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
 LONGEST = 200  # bytes of a file's name that its temporary name repeats; file systems take 255
-FULL = re.compile(r"no space left on device|disk quota exceeded|failed writing file", re.IGNORECASE)
-"""What libraries say that have no OSError for it: safetensors by its own error, torch by a RuntimeError."""
+FULL = re.compile(r"no space left|disk quota|failed writing file|inline_container|iostream error", re.IGNORECASE)
+"""What libraries say that have no OSError for a disk that took not all: safetensors by its own error, torch by RuntimeErrors."""
+ROOM = 1 << 20  # bytes; a disk with less has just been filled
 
 
 @contextmanager
@@ -32,9 +33,17 @@ def writing(path: Path) -> Iterator[None]:
         kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else WriteError
         raise kind(f"{path}: cannot be written: {error.strerror or error}") from None
     except Exception as error:
-        if isinstance(error, MelcliError) or not (found := FULL.search(str(error))):
+        if isinstance(error, MelcliError) or not FULL.search(str(error)):
             raise
-        raise DiskFull(f"{path}: cannot be written: {found[0].capitalize()}") from None
+        raise failure(path, error) from None
+
+
+def failure(path: Path, error: Exception) -> WriteError:
+    """The error of a file that a library could not write and does not say why: the disk is full where there is next to no room on it."""
+    there = next(folder for folder in path.absolute().parents if folder.is_dir())
+    if shutil.disk_usage(there).free < ROOM:
+        return DiskFull(f"{path}: cannot be written: {os.strerror(errno.ENOSPC)}")
+    return WriteError(f"{path}: cannot be written: {first_line(error).rstrip('.')}")
 
 
 @contextmanager

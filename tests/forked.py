@@ -130,13 +130,17 @@ def _watch(folder: Path, told: Path, at_change: int | None, number: int) -> list
 
 
 def vanishing(opened: str, victim: str) -> None:
-    """From now on a file goes when another one is opened for the first time."""
+    """From now on a recording goes when another one is opened."""
+    import soundfile
 
-    def hook(event: str, values: tuple[object, ...]) -> None:
-        if event == "open" and str(values[0]) == opened and os.path.exists(victim):
+    begin = soundfile.SoundFile.__init__
+
+    def beginning(self: Any, file: Any, *arguments: Any, **options: Any) -> None:
+        if str(file) == opened and os.path.lexists(victim):
             os.unlink(victim)
+        begin(self, file, *arguments, **options)
 
-    sys.addaudithook(hook)
+    soundfile.SoundFile.__init__ = beginning
 
 
 def limited(megabytes: int) -> None:
@@ -191,8 +195,9 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
         self._process.stdin.close()
-        self._process.wait(60)
         self._process.stdout.close()
 
 

@@ -8,12 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from melcli.errors import UsageError
 from melcli.exporting import place as export_place
 from melcli.files import alone
+from melcli.models import speaker
+from melcli.models.speaker import Speaker
 from melcli.scoring import results
 from tests.chaos import RECIPE, SCENARIOS, Scenario, contents
 from tests.forked import Ended, Server
+from tests.models.conftest import make_speaker
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="fork, mounts and limits of memory")
 BY_NAME = {one.name: one for one in SCENARIOS if one.name != "skipping"}
@@ -55,6 +60,7 @@ def test_a_full_disk_is_one_line_and_a_larger_one_goes_on(server: Server, inputs
         pytest.skip("needs the right to mount a small disk")
     disk, arguments = server.place / "small", scenario.arguments(inputs)
     seen = server.inside(disk)
+    _clear(seen)
     filler = seen / "filler"
     filler.write_bytes(bytes(4 * 2**20 - 1024 * ROOM[scenario.name] - 4096))
     one_line(server.run(*arguments, folder=disk), 1, "error: out", "cannot be written: No space left on device")
@@ -63,12 +69,15 @@ def test_a_full_disk_is_one_line_and_a_larger_one_goes_on(server: Server, inputs
     again = server.run(*arguments, folder=disk)
     assert again.code == 0, again.err
     found = contents(scenario, seen / "out")
-    for path in sorted(seen.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
     whole = server.place / f"whole-{scenario.name}"
     whole.mkdir()
     assert server.run(*arguments, folder=whole).code == 0
     assert found == contents(scenario, whole / "out")
+
+
+def _clear(disk: Path) -> None:
+    for path in sorted(disk.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
 
 
 @pytest.mark.parametrize("scenario", BY_NAME.values(), ids=list(BY_NAME))
@@ -135,23 +144,37 @@ def hears(folder: str) -> None:
     print([found[i] for i in range(len(waves))])
 
 
-def says(folder: str) -> None:
-    """Print how long a voice takes to say sixty texts, at once where memory allows."""
-    from melcli.models.speaker import Speaker
-
-    spoken = Speaker.load(f"{folder}/voice", device="cpu", dtype="float32").speak([f"one two {word}" for word in ("six", "ten", "one") * 20])
-    print([len(one.mel_TM) for one in spoken])
-
-
-@pytest.mark.parametrize("call", ["hears", "says"])
-def test_memory_that_does_not_hold_a_batch_is_met_by_halves(server: Server, inputs: Path, call: str) -> None:
+def test_memory_that_does_not_hold_a_batch_is_met_by_halves(server: Server, inputs: Path) -> None:
     """Really too little memory: the limit goes down until the batch is halved, and the result stays."""
-    expected = server.run(inputs, call=f"tests.test_faults:{call}")
+    expected = server.run(inputs, call="tests.test_faults:hears")
     assert expected.code == 0 and expected.err == "", expected.err
     for megabytes in (256, 128, 96, 64, 48, 32, 24, 16, 12, 8):
-        ran = server.run(inputs, call=f"tests.test_faults:{call}", memory=megabytes)
+        ran = server.run(inputs, call="tests.test_faults:hears", memory=megabytes)
         if "at once; going on with fewer" in ran.err and ran.code == 0:
             assert ran.out == expected.out and ran.err.count("the memory does not hold") == 1
             return
         assert ran.code != 0 or ran.out == expected.out
     pytest.fail(f"no limit halved a batch; the last run said {ran.err[-500:]}")
+
+
+def test_texts_are_said_in_fewer_at_a_time_where_memory_is_short(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    voice = Speaker(*make_speaker())
+    texts = ["one two", "three", "the cat sat", "seven", "four"]
+    expected = voice.speak(texts)
+    speak, tried = speaker.speak, []
+
+    def short(model, prompts, temperature):
+        tried.append(len(prompts))
+        if len(prompts) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return speak(model, prompts, temperature)
+
+    monkeypatch.setattr(speaker, "speak", short)
+    for _ in range(2):
+        for one, other in zip(voice.speak(texts), expected, strict=True):
+            assert one.reason == other.reason and torch.allclose(one.mel_TM, other.mel_TM, atol=1e-3)
+    assert tried[0] == 5 and tried.count(5) == 1, "what did not fit once is not tried again"
+    assert capsys.readouterr().err.count("the memory does not hold 5 texts at once; going on with fewer") == 1
+    monkeypatch.setattr(speaker, "speak", lambda *_: short(None, [None] * 9, 0))
+    with pytest.raises(UsageError, match="too small for this model"):
+        voice.speak(["one"])

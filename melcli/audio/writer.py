@@ -5,9 +5,6 @@ Shapes: S samples.
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +15,11 @@ import soundfile
 from torch import Tensor
 
 from melcli.audio.io import WRITTEN
-from melcli.errors import DiskFull, UsageError, WriteError, nearest
-from melcli.files import replacing
+from melcli.errors import UsageError, nearest
+from melcli.files import failure, replacing
 
 UNKNOWN = 0xFFFFFFFF
 """The sizes in the header of a WAV that is not over yet, as ffmpeg and sox write them and read them: go on to the end of the pipe."""
-
-ROOM = 1 << 20  # bytes; a disk with less has just been filled
 
 
 class AudioWriter(Protocol):
@@ -57,14 +52,7 @@ def file_writer(path: Path, rate: int) -> Iterator[AudioWriter]:
             with soundfile.SoundFile(temporary, "w", samplerate=rate, channels=1, format=form, subtype=coding) as file:
                 yield _Whole(file)
         except (soundfile.LibsndfileError, AssertionError) as error:  # the latter where not all of the samples went in
-            raise _failure(path, error) from None
-
-
-def _failure(path: Path, error: Exception) -> WriteError:
-    """libsndfile says `System error` for all that a disk may do."""
-    if shutil.disk_usage(path.parent).free < ROOM:
-        return DiskFull(f"{path}: cannot be written: {os.strerror(errno.ENOSPC)}")
-    return WriteError(f"{path}: cannot be written: {getattr(error, 'error_string', 'not all samples were taken').rstrip('.')}")
+            raise failure(path, error) from None
 
 
 class _Whole:
