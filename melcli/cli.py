@@ -1,6 +1,7 @@
 """The `melcli` command: each sub-command parses, makes one call and prints.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 all done, 1 some inputs failed, 2 usage or configuration, 130 interrupted.
+Results go to stdout, everything else to stderr. Exit codes: 0 all done, 1 some inputs failed, 2 usage or configuration, 130 interrupted,
+143 terminated.
 torch and what needs it are imported inside the commands, so that `--help` is instant.
 """
 
@@ -18,7 +19,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from melcli import cli_answer, cli_branches, cli_export, cli_names, cli_score, cli_serve, cli_synthesize, cli_train, cli_transcribe, console
+from melcli import (
+    cli_answer,
+    cli_branches,
+    cli_export,
+    cli_names,
+    cli_score,
+    cli_serve,
+    cli_synthesize,
+    cli_train,
+    cli_transcribe,
+    console,
+    interrupts,
+    launch,
+)
 from melcli.cli_options import (
     Device,
     Offline,
@@ -29,7 +43,7 @@ from melcli.cli_options import (
     finish,
     prepare,
 )
-from melcli.errors import MelcliError, UsageError
+from melcli.errors import MelcliError, UsageError, first_line, is_out_of_memory
 
 app = typer.Typer(name="melcli", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(cli_names.models_app, name="models")
@@ -141,8 +155,9 @@ def doctor(quiet: Quiet = False, verbose: Verbose = False) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: runs the app and turns every mistake of the user into one line and an exit code."""
     try:
-        code = app(args=None if arguments is None else list(arguments), prog_name="melcli", standalone_mode=False) or 0
-        sys.stdout.flush()
+        with interrupts.listening():
+            code = app(args=None if arguments is None else list(arguments), prog_name="melcli", standalone_mode=False) or 0
+            sys.stdout.flush()
     except MelcliError as error:
         console.error(_message(error))
         code = error.exit_code
@@ -156,17 +171,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _abandon_stdout()
         code = 1
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
             _abandon_stdout()
-            console.error(f"{error.filename or 'output'}: {error.strerror}.")
+            console.error(f"{error.filename or 'output'}: cannot be written: {error.strerror}.")
             code = 1
         elif error.filename is not None:
             console.error(f"{error.filename}: {error.strerror}.")
             code = 2
         else:
             raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        console.error(f"the memory is too small for this: {first_line(error)}")
+        code = 1
     if code == 130:
-        print("interrupted", file=sys.stderr)
+        code = interrupts.exit_code()
+    if code in interrupts.SAID and not launch.is_worker():  # of several processes the one that started them says it
+        print(interrupts.SAID[code], file=sys.stderr)
     sys.exit(code)
 
 

@@ -76,9 +76,12 @@ def run(asked: Asked) -> Done:
             console.decided(responder.decisions | {"output": outputs.where()})
             printer = Printer(inputs, asked, sys.stderr if outputs.pipe else sys.stdout)
             alone = inputs.total == 1 and asked.format == "txt"
-            replies = [_stream(responder, outputs, asked, printer)] if alone else list(_batch(responder, outputs, asked, printer))
+            with outputs.writing("synthesize" if asked.task == "continue" else asked.task):
+                replies = [_stream(responder, outputs, asked, printer)] if alone else list(_batch(responder, outputs, asked, printer))
             printer.close()
-            outputs.write_manifest()
+        else:
+            with outputs.writing(asked.task):  # of a run that was killed at its very end
+                pass
         failed = [*inputs.failures, *((one.name, inputs.reason(one.name, one.error)) for one in replies if one.error)]
         _warn([one for one in replies if not one.error])
         said = {one.name: _said(one, asked) for one in replies if not one.error}
@@ -165,12 +168,12 @@ def _stream(responder: Responder, outputs: Outputs, asked: Asked, printer: Print
                 kept += [stage.wave_S] if asked.plot is not None else []
             if outputs.speaks and not samples:
                 raise AudioError(f"{item.name}: the model said nothing aloud.")
+            _note(outputs, responder.last, asked, samples / responder.rate)
     except AudioError as error:
         printer.end(None)
         return Replied(item.name, 0.0, error=str(error))
     printer.end(path)
     one = responder.last
-    _note(outputs, one, asked, samples / responder.rate)
     if asked.plot is not None:
         from melcli.synthesize_plot import plot_continued
 
@@ -197,17 +200,15 @@ def _batch(responder: Responder, outputs: Outputs, asked: Asked, printer: Printe
         for one in responder.replies(outputs.todo):
             path = outputs.files.get(one.name)
             if one.error is None and path is not None:
-                seconds = _write(responder, items[one.name], one, path, asked.with_prompt)
-                if one.error is None:
-                    _note(outputs, one, asked, seconds)
+                _write(responder, items[one.name], one, path, outputs, asked)
             if one.error is None:
                 printer.write(one, path)
             bar.advance(1, one.name)
             yield one
 
 
-def _write(responder: Responder, item: AudioInput, one: Replied, path: Path, with_prompt: bool) -> float:
-    """Write the speech of a reply, and return its seconds; where there is none the reply gets its error."""
+def _write(responder: Responder, item: AudioInput, one: Replied, path: Path, outputs: Outputs, asked: Asked) -> None:
+    """Write the speech of a reply, noted before its file has its name; where there is none the reply gets its error."""
     from melcli.audio.writer import file_writer
 
     wave_S, one.wave_S = one.wave_S, None
@@ -215,14 +216,13 @@ def _write(responder: Responder, item: AudioInput, one: Replied, path: Path, wit
         if wave_S is None or not len(wave_S):
             raise AudioError(f"{one.name}: the model said nothing aloud.")
         with file_writer(path, responder.rate) as out:
-            if with_prompt:
+            if asked.with_prompt:
                 out.write(responder.prompted(item))
                 wave_S = responder.begun(wave_S)
             out.write(wave_S)
+            _note(outputs, one, asked, len(wave_S) / responder.rate)
     except AudioError as error:
         one.error = str(error)
-        return 0.0
-    return len(wave_S) / responder.rate
 
 
 def _said(one: Replied, asked: Asked) -> str:

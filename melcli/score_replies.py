@@ -7,10 +7,8 @@ Shapes: S samples.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePath
@@ -23,7 +21,7 @@ from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError, UsageError
 from melcli.inputs import AudioInput
 from melcli.reply import Replied
-from melcli.score_run import transcribe_set
+from melcli.score_run import result_folder, transcribe_set
 from melcli.scoring import results
 from melcli.scoring.protocol import Protocol as Counting
 from melcli.scoring.results import ResultRow
@@ -143,9 +141,7 @@ def score_replies(
     settings: all that rows depend on. output: folder of result files and of speech; what is there is gone on with, unless `overwrite`.
     """
     scored = Scored(Report(protocol, name))
-    with ExitStack() as stack:
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="melcli-score-"))
-        folder = output or Path(launch.gather([scratch])[0])
+    with result_folder(output) as folder:
         for one in material:
             file = folder / results.file_name(name, one.label)
             asked, asking = interview(one, file.with_suffix(""))
@@ -156,7 +152,6 @@ def score_replies(
                 rows = {row.audio_filepath: row for row in results.read(file)} if file.exists() else {}
                 kept = [rows[key] for key in asked.utterances if key in rows]
                 scored.add(one.name, kept, folder=folder, utterances=asked.utterances, about=about)
-        launch.gather([])  # nobody removes what another still reads
     return scored
 
 

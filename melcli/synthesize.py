@@ -286,8 +286,9 @@ def deliver(
     *,
     keep: float = 0.0,
     done: Callable[[Chunk], None] = lambda _: None,
+    whole: Callable[[Delivered], None] = lambda _: None,
 ) -> Delivered:
-    """Write the chunks of one request as they come.
+    """Write the chunks of one request as they come. done: called after each; whole: after all, before the file gets its name.
 
     Raises UsageError where there is nothing to say in it, AudioError where the model failed; a file that was begun is then taken back.
     """
@@ -299,6 +300,7 @@ def deliver(
             out.write(chunk.wave_S)
             found.take(chunk, rate)
             done(chunk)
+        whole(found)
     return found
 
 

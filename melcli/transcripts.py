@@ -112,7 +112,7 @@ class Output:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None or kind is KeyboardInterrupt:
+        if kind is None or issubclass(kind, KeyboardInterrupt):
             self.close()
 
 

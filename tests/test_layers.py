@@ -9,7 +9,21 @@ import melcli
 
 PACKAGE = Path(melcli.__file__).parent
 LAYERS = (
-    {"__init__", "auto_classes", "errors", "files", "torchaudio_guard", "registry", "hub", "config", "recipe", "vocoder_recipe", "console", "sweep"}
+    {
+        "__init__",
+        "auto_classes",
+        "errors",
+        "files",
+        "interrupts",
+        "torchaudio_guard",
+        "registry",
+        "hub",
+        "config",
+        "recipe",
+        "vocoder_recipe",
+        "console",
+        "sweep",
+    }
     | {"unified_recipe", "steps_recipe"},
     {"audio"},
     {"data"},
@@ -18,6 +32,7 @@ LAYERS = (
         "describe",
         "doctor",
         "inputs",
+        "journal",
         "transcripts",
         "launch",
         "plot",

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from melcli.errors import ManifestError
@@ -49,7 +49,8 @@ def mean_of(path: Path, shape: tuple[int, int]) -> Tensor:
 def write_vectors(path: Path, vectors: Mapping[str, Tensor]) -> None:
     """Write vectors [V, W] by id as a safetensors file. Raises WriteError."""
     with replacing(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in vectors.items()}, temporary)
+        # save_file, when it is killed, leaves a scratch file of its own behind
+        temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in vectors.items()}))
 
 
 def _read(path: Path, ids: Sequence[str] | None, shape: tuple[int, int]) -> dict[str, Tensor]:

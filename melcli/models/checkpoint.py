@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from melcli import hub
 from melcli.audio.mel_spec import MelSpec
 from melcli.data import lexicon
 from melcli.errors import CheckpointError, ConfigError, first_line
+from melcli.files import put_in_place, replacing, writing
 from melcli.models import int8, lora
 from melcli.models.config import SpeechLMConfig
 from melcli.models.processor import SpeechLMProcessor
@@ -55,25 +55,29 @@ def save(
     """Write a checkpoint under a temporary name and move it into place.
 
     dtype: of the weights in the file, the model's own by default; statistics stay float32. extra: further files by name, such as the recipe.
+    Raises WriteError.
     """
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    with writing(folder):
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            _write(partial, model, processor, dtype)
+            for name, content in (extra or {}).items():
+                (partial / name).write_text(content)
+            put_in_place(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(folder: Path, model: SpeechLM, processor: SpeechLMProcessor, dtype: torch.dtype | None) -> None:
     tied = set(model._tied_weights_keys or {})
     state = {name: cast(name, tensor, dtype) for name, tensor in model.state_dict().items() if name not in tied}
     before = model.config.dtype
     model.config.dtype = dtype or before
-    model.save_pretrained(partial, state_dict=state)
+    model.save_pretrained(folder, state_dict=state)
     model.config.dtype = before
-    processor.save_pretrained(partial)
-    for name, content in (extra or {}).items():
-        (partial / name).write_text(content)
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(partial, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    processor.save_pretrained(folder)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -282,7 +286,6 @@ def average(paths: list[Path]) -> dict[str, Tensor]:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a safetensors file under a temporary name and move it into place."""
-    partial = path.with_name(f".{path.name}.partial")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata={"format": "pt"})
-    os.replace(partial, path)
+    """Write a safetensors file under a temporary name and move it into place. Raises WriteError."""
+    with replacing(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata={"format": "pt"})

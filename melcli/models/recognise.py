@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from melcli.models.beam import Beam
+from melcli.models.fitting import Fitting
 from melcli.models.generate import Greedy, Sample, decode
 from melcli.models.hotwords import Hotwords
 from melcli.models.hypothesis import Hypothesis
@@ -80,6 +81,10 @@ def recognise(
 ) -> list[Hypothesis]:
     """A hypothesis for each mel_TM. task: whose prompt is read."""
     found: dict[int, Hypothesis] = {}
-    for batch in by_length([processor.patches(len(f)) for f in features], batch_budget(strategy, budget), rows):
-        found |= zip(batch, decode_batch(model, processor, [features[i] for i in batch], strategy, task), strict=True)
+    fitting, lengths = Fitting("utterances"), [processor.patches(len(f)) for f in features]
+    for batch in by_length(lengths, batch_budget(strategy, budget), rows):
+        decoded = fitting(
+            lambda some: decode_batch(model, processor, some, strategy, task), [features[i] for i in batch], [lengths[i] for i in batch]
+        )
+        found |= zip(batch, decoded, strict=True)
     return [found[i] for i in range(len(features))]

@@ -20,6 +20,7 @@ from melcli.data.tasks import ANSWER, Example
 from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError, UsageError
 from melcli.models import checkpoint
+from melcli.models.fitting import Fitting
 from melcli.models.generate import decode
 from melcli.models.guards import Guard
 from melcli.models.hardware import pick_device, pick_dtype
@@ -98,6 +99,7 @@ class Replier:
         self.prompt_seconds: float = model.config.prompt_seconds
         self.temperature: float = model.config.speak_temperature
         self.last: Reply | None = None
+        self.fitting = Fitting("recordings")
         if not self.tasks:
             able = [*(["transcribe"] if processor.reads != "nothing" else []), *(["speak"] if self.speaks else [])]
             raise CheckpointError(f"this model has not learnt to continue or to answer speech; it can {' and '.join(able) or 'write'}")
@@ -153,7 +155,7 @@ class Replier:
         self._answer(drafts, task, max_seconds)
         aloud = [draft for draft in drafts if speak and self.speaks and draft.aloud]
         prompts = [self._prompt(draft, task, seed, max_seconds) for draft in aloud]
-        spoken = dict(zip(map(id, aloud), speak_all(self.model, prompts, temperature), strict=True))
+        spoken = dict(zip(map(id, aloud), speak_all(self.model, prompts, temperature, self.fitting), strict=True))
         return [Reply(draft.heard, draft.said, spoken.get(id(draft)), draft.reason) for draft in drafts]
 
     def stream(
@@ -231,11 +233,12 @@ class Replier:
         encoder = self.processor.encoder(asked)
         asks = [encoder.asked(self.processor.patches(len(draft.features)), draft.ids) for draft in drafts]
         prompts = [ask.input_ids for ask in asks]
-        for batch in by_length(list(map(len, prompts)), batch_budget(None)):
+
+        def write(batch: list[int]) -> list[tuple[_Draft, Hypothesis, str]]:
             heard: list[list[int]] = []
 
-            def drafts_of(logits: Tensor, frames_U: Tensor, heard: list[list[int]] = heard) -> list[list[int]]:
-                heard += self.processor.drafts(logits, frames_U)
+            def drafts_of(logits: Tensor, frames_U: Tensor) -> list[list[int]]:
+                heard.extend(self.processor.drafts(logits, frames_U))
                 return heard
 
             found = decode(
@@ -248,8 +251,11 @@ class Replier:
                 stops=stops,
                 spread=spread_of(encoder, [asks[i] for i in batch], [len(drafts[i].ids) for i in batch]),
             )
-            for place, i in enumerate(batch):
-                yield drafts[i], found[place], self.processor.text(heard[place]) if heard else ""
+            return [(drafts[i], found[place], self.processor.text(heard[place]) if heard else "") for place, i in enumerate(batch)]
+
+        lengths = list(map(len, prompts))
+        for batch in by_length(lengths, batch_budget(None)):
+            yield from self.fitting(write, batch, [lengths[i] for i in batch])
 
     def _limit(self, seconds: float) -> int:
         return token_limit(seconds, self.processor.tokens_per_second)

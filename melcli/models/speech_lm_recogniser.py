@@ -16,6 +16,7 @@ from melcli.models import checkpoint
 from melcli.models.beam import Beam
 from melcli.models.chat import instructed
 from melcli.models.config import SPEECH_TOKEN
+from melcli.models.fitting import Fitting
 from melcli.models.generate import Greedy, Sample
 from melcli.models.hints import NONE, Hints
 from melcli.models.hotwords import Hotwords
@@ -44,6 +45,7 @@ class SpeechLMRecogniser:
         self.strategy = strategy or Greedy()
         self.rows = rows
         self.hints = hints
+        self.fitting = Fitting("pieces of audio")
         self.hotwords = Hotwords(processor.tokenizer, hints.hotwords) if hints.hotwords else None
 
     @classmethod
@@ -94,8 +96,7 @@ class SpeechLMRecogniser:
         """What was heard in each wave_S, a batch at a time, the longest first."""
         lengths = [self.processor.patches(self.processor.frames(len(wave_S))) for wave_S in waves]
         for batch in by_length(lengths, batch_budget(self.strategy), self.rows):
-            features = self.processor.features([waves[i] for i in batch])
-            hypotheses = decode_batch(self.model, self.processor, features, self.strategy, hotwords=self.hotwords)
+            hypotheses = self.fitting(self._decode, [waves[i] for i in batch], [lengths[i] for i in batch])
             texts = ["" if self._heard_nothing(h) else self.processor.text(h.tokens) for h in hypotheses]
             words: Sequence[tuple[Word, ...] | None] = [None] * len(batch)
             if self.hints.word_times:
@@ -104,6 +105,9 @@ class SpeechLMRecogniser:
                 i: Recognised(text, h.finish_reason if text or h.finish_reason != "eos" else "silence", timed)
                 for i, h, text, timed in zip(batch, hypotheses, texts, words, strict=True)
             }
+
+    def _decode(self, waves: list[Tensor]) -> list[Hypothesis]:
+        return decode_batch(self.model, self.processor, self.processor.features(waves), self.strategy, hotwords=self.hotwords)
 
     def _heard_nothing(self, hypothesis: Hypothesis) -> bool:
         """Whether the CTC head, which invents no words, says that there are none: blanks, or spaces, all along."""

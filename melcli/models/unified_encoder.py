@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 
 from melcli.audio.mel_spec import MelSpec
 from melcli.errors import CheckpointError, ConfigError, first_line
+from melcli.files import put_in_place, writing
 from melcli.models.groups import in_groups, valid
 from melcli.models.masks import for_layers
 from melcli.models.speech_input import build_speech_input
@@ -194,19 +194,19 @@ def save(folder: Path, encoder: UnifiedEncoder, dtype: torch.dtype, extra: Mappi
     """Write config.json, model.safetensors and further files under a temporary name and move them into place. Means stay float32."""
     from melcli.models.checkpoint import WEIGHTS, write_tensors
 
-    partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
-    for stale in (partial, old):
-        shutil.rmtree(stale, ignore_errors=True)
-    partial.mkdir(parents=True)
-    (partial / "config.json").write_text(json.dumps(encoder.config.model_dump(mode="json"), indent=2, sort_keys=True) + "\n")
+    partial = folder.with_name(f".{folder.name}.partial")
     state = {name: tensor.detach().cpu() for name, tensor in encoder.state_dict().items()}
-    write_tensors(partial / WEIGHTS, {name: t if "mean_" in name or not t.is_floating_point() else t.to(dtype) for name, t in state.items()})
-    for name, content in extra.items():
-        (partial / name).write_text(content)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(partial, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with writing(folder):
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            (partial / "config.json").write_text(json.dumps(encoder.config.model_dump(mode="json"), indent=2, sort_keys=True) + "\n")
+            write_tensors(partial / WEIGHTS, {name: t if "mean_" in name or not t.is_floating_point() else t.to(dtype) for name, t in state.items()})
+            for name, content in extra.items():
+                (partial / name).write_text(content)
+            put_in_place(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def fill(encoder: UnifiedEncoder, folder: Path) -> None:

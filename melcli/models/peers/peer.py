@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from melcli.errors import UsageError
+from melcli.models.fitting import Fitting
 from melcli.models.hints import NONE, Hints
 from melcli.models.hotwords import Hotwords
 from melcli.models.peers.families import Family
@@ -39,6 +40,7 @@ class Peer:
         self.family = family
         self.rows = rows
         self.beams = beams
+        self.fitting = Fitting("pieces of audio")
         self.biases = Hotwords(processor.tokenizer, hints.hotwords).sequences() if hints.hotwords else None
         self.instruction = {} if hints.prompt is None else {"instruction": hints.prompt}
         if rows is None and self.blends:
@@ -111,17 +113,7 @@ class Peer:
         """What was heard in each wave_S, a batch at a time, the longest first."""
         seconds = [self.max_seconds if self.family.fixed else len(wave_S) / self.rate for wave_S in waves]
         for batch in by_length([round(1000 * s) for s in seconds], round(1000 * BATCH_SECONDS / self.beams), self.rows):
-            yield dict(zip(batch, self._fitting([waves[i] for i in batch]), strict=True))
-
-    def _fitting(self, waves: Sequence[Tensor]) -> list[Recognised]:
-        """A batch, in halves where the accelerator's memory does not hold it. Raises UsageError where it does not hold one piece."""
-        try:
-            return self._batch(waves)
-        except torch.OutOfMemoryError:
-            if len(waves) == 1:
-                raise UsageError("the accelerator's memory is too small for this model: try --dtype bfloat16, or --device cpu") from None
-        half = len(waves) // 2
-        return [*self._fitting(waves[:half]), *self._fitting(waves[half:])]
+            yield dict(zip(batch, self.fitting(self._batch, [waves[i] for i in batch], [seconds[i] for i in batch]), strict=True))
 
     def _batch(self, waves: Sequence[Tensor]) -> list[Recognised]:
         shortest = round(MIN_SECONDS * self.rate)
