@@ -13,7 +13,7 @@ from typing import Any
 
 from melcli import config
 from melcli.errors import ConfigError
-from melcli.files import write_text
+from melcli.files import parse_json, write_text
 from melcli.recipe import TRAINING, Recipe, digest
 from melcli.sweep import Member
 from melcli.training import measures
@@ -69,7 +69,7 @@ def outcome(member: Member, folder: Path, error: str | None = None) -> Outcome:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

@@ -95,6 +95,8 @@ def _seekable(source: Source, name: str) -> str | BinaryIO:
                 if info.st_size == 0:
                     raise AudioError(f"{name}: the file is empty")
                 return os.fspath(source)
+            if not stat.S_ISFIFO(info.st_mode):
+                raise AudioError(f"{name}: is a device or socket, not an audio file")
             data = Path(source).read_bytes()
         except FileNotFoundError:
             raise AudioError(f"{name}: no such file") from None
@@ -244,12 +246,15 @@ class _FFmpeg:
 
         self.name = name
         self.error = av.error.FFmpegError
+        # opened here and not by FFmpeg, which has no protocol then to follow a playlist to other files or addresses with
+        self.opened = open(file, "rb") if isinstance(file, str) else None  # noqa: SIM115
         try:
-            self.container = av.open(file, mode="r", metadata_errors="ignore")
+            self.container = av.open(self.opened or file, mode="r", metadata_errors="ignore", options={"protocol_whitelist": "none"})
         except (self.error, OSError, ValueError):
+            self._close_file()
             raise AudioError(f"{name}: cannot be decoded: truncated, damaged, or not audio ({KNOWN})") from None
         if not self.container.streams.audio or not self.container.streams.audio[0].rate:
-            self.container.close()
+            self.close()
             raise AudioError(f"{name}: holds no audio that can be decoded")
         self.stream = self.container.streams.audio[0]
         self.stream.thread_type = "NONE"
@@ -290,6 +295,11 @@ class _FFmpeg:
 
     def close(self) -> None:
         self.container.close()
+        self._close_file()
+
+    def _close_file(self) -> None:
+        if self.opened is not None:
+            self.opened.close()
 
     def __enter__(self) -> Self:
         return self

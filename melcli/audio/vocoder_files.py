@@ -6,7 +6,6 @@ plain containers and refuses all else, so nothing in a file is ever run; where a
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from melcli import hub
 from melcli.errors import CheckpointError
+from melcli.files import parse_json
 
 SAFE = "model.safetensors"
 FILES = ["config.json", "config.yaml", "preprocessor_config.json", SAFE, "pytorch_model.bin", "bigvgan_generator.pt"]
@@ -63,7 +63,7 @@ def settings(folder: Path, name: str = "config.json") -> dict[str, Any]:
     path = folder / name
     try:
         text = path.read_text(encoding="utf-8")
-        fields = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        fields = parse_json(text) if path.suffix == ".json" else yaml.safe_load(text)
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: no {name}, so this is not a vocoder's folder") from None
     except (OSError, ValueError, yaml.YAMLError) as error:

@@ -33,7 +33,7 @@ from melcli.data.remote import RemoteFolder
 from melcli.data.rows import from_row, read_lines, to_row
 from melcli.data.utterance import Utterance
 from melcli.errors import ShardError, first_line
-from melcli.files import replacing, write_text
+from melcli.files import parse_json, replacing, write_text
 
 FORMAT = 1
 SUMMARY = "features.json"
@@ -85,7 +85,7 @@ def read_head(path: Path) -> ShardHead:
     """The head of a shard. ShardError where the file is broken, truncated, or not a feature shard."""
     try:
         with safe_open(path, "pt") as shard:
-            metadata = json.loads((shard.metadata() or {})[_KEY])
+            metadata = parse_json((shard.metadata() or {})[_KEY])
             offsets = shard.get_tensor("offsets")
             frames = shard.get_slice("mel").get_shape()[0]
             sums_2M = torch.stack([shard.get_tensor("sum"), shard.get_tensor("sum_of_squares")])
@@ -134,7 +134,7 @@ class FeatureShards:
             hint = "featurize was interrupted: run the same command again" if unfinished else "not a folder that `melcli featurize` wrote"
             raise ShardError(f"{folder}: no {SUMMARY}, {hint}")
         try:
-            summary = json.loads(path.read_text(encoding="utf-8"))
+            summary = parse_json(path.read_text(encoding="utf-8"))
             made = MelSpec.model_validate(summary["mel"])
             mean_M, std_M = torch.tensor(summary["mean"]), torch.tensor(summary["std"])
             shards = [(folder / entry["file"], int(entry["utterances"])) for entry in summary["shards"]]

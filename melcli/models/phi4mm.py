@@ -7,7 +7,6 @@ run with code from the hub) and that of transformers' own class (`phi4_multimoda
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerFast
 
 from melcli.audio.mel_spec import preset
 from melcli.errors import CheckpointError, first_line
+from melcli.files import parse_json
 from melcli.models import checkpoint, lora
 from melcli.models.causal_lm import check_vocabulary
 from melcli.models.config import SPEECH_TOKEN, SpeechLMConfig
@@ -208,7 +208,7 @@ def _declared_lora(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any] | 
     if not path.exists():
         return None
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from None
 

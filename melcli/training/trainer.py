@@ -18,6 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from melcli.errors import ConfigError
+from melcli.files import parse_json
 from melcli.models import checkpoint
 from melcli.models.beam import Beam
 from melcli.models.generate import Greedy
@@ -180,8 +181,8 @@ class Snapshots:
         self.keep = max(keep, 1)
         self.index = folder / "index.json"
         try:
-            self.rates: dict[int, float] = {int(step): rate for step, rate in json.loads(self.index.read_text()).items()}
-        except (OSError, ValueError):
+            self.rates: dict[int, float] = {int(step): rate for step, rate in parse_json(self.index.read_text()).items()}
+        except (OSError, ValueError, TypeError, AttributeError):
             self.rates = {}
 
     def path(self, step: int) -> Path:
