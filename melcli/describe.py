@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from melcli.errors import CheckpointError
-from melcli.files import parse_json
+from melcli.untrusted import parse_json
 
 WEIGHTS = "model.safetensors"
 

@@ -1,13 +1,11 @@
-"""Writing files so that one which is there is whole: under a temporary name beside it, then renamed. And JSON read from anybody's file."""
+"""Writing files so that one which is there is whole: under a temporary name beside it, then renamed."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from melcli.errors import WriteError
 
@@ -34,11 +32,3 @@ def write_text(path: Path, text: str) -> None:
     """Write a whole text file. Raises WriteError as `replacing` does."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def parse_json(text: str) -> Any:
-    """JSON whoever wrote it. Raises ValueError alone, for brackets too deep to follow as well."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("brackets within brackets, too deep to be read") from None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from melcli import hub
 from melcli.errors import CheckpointError
-from melcli.files import parse_json
+from melcli.untrusted import parse_json
 
 SAFE = "model.safetensors"
 FILES = ["config.json", "config.yaml", "preprocessor_config.json", SAFE, "pytorch_model.bin", "bigvgan_generator.pt"]

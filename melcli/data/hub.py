@@ -145,7 +145,9 @@ def _csv(path: Path) -> list[dict[str, Any]]:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             for row in (reader := csv.DictReader(lines)):
                 if None in row or None in row.values():
-                    raise ManifestError(f"{path}:{reader.line_num}: not as many fields as the first line names ({', '.join(map(str, reader.fieldnames))})")
+                    raise ManifestError(
+                        f"{path}:{reader.line_num}: not as many fields as the first line names ({', '.join(map(str, reader.fieldnames))})"
+                    )
                 rows.append(row)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"{path}: cannot be read as a table ({first_line(error)})") from None

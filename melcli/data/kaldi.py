@@ -87,6 +87,8 @@ def read_kaldi(folder: Path) -> list[Utterance]:
             raise ManifestError(f"{where}: '{value}' is not a number of seconds")
         return seconds
 
+    if not ids:
+        raise ManifestError(f"{folder / 'segments'}: empty")
     utterances = []
     for key in ids:
         recording, start, end = segments[key] if segments is not None else (key, None, None)

@@ -20,7 +20,7 @@ from typing import Any
 
 from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError
-from melcli.files import parse_json
+from melcli.untrusted import parse_json
 
 _OWN = frozenset({"id", "audio", "audio_filepath", "text", "duration", "speaker", "start", "end", "offset", "gap"})
 LONGEST_LINE = 16_000_000  # characters: hours of transcript with the time of every word
@@ -41,7 +41,9 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 if len(line) > LONGEST_LINE:
                     raise ManifestError(f"{where}: a line of more than {LONGEST_LINE:,} characters, which no row of a manifest has")
                 if path.suffix == ".gz" and read > FREELY and read > SQUEEZED * path.stat().st_size:
-                    raise ManifestError(f"{where}: {path.stat().st_size:,} bytes that unpack to more than {read:,} characters: no manifest, but a bomb")
+                    raise ManifestError(
+                        f"{where}: {path.stat().st_size:,} bytes that unpack to more than {read:,} characters: no manifest, but a bomb"
+                    )
                 if not line.strip():
                     continue
                 try:

@@ -77,8 +77,8 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key).float() for key in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise ManifestError(f"vectors {path}: not a whole safetensors file ({error})") from None
+    except (SafetensorError, OSError, RuntimeError, AttributeError) as error:  # the last two: number formats that torch does not know
+        raise ManifestError(f"vectors {path}: not a whole safetensors file ({first_line(error)})") from None
 
 
 def _npy(path: Path, ids: Sequence[str] | None) -> dict[str, Tensor]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from melcli import __version__
-from melcli.files import parse_json
 from melcli.exporting.source import Source
+from melcli.untrusted import parse_json
 
 MEASURED = re.compile(r"\n## Measured\n.*?(?=\n## |\Z)", re.S)
 

@@ -11,8 +11,8 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from melcli.errors import CheckpointError, ConfigError, first_line
-from melcli.files import parse_json
 from melcli.models.config import SPEECH_TOKEN
+from melcli.untrusted import parse_json
 
 TRANSCRIBE = "<|transcribe|>"
 PLAIN = f"{SPEECH_TOKEN}{TRANSCRIBE}"

@@ -19,11 +19,12 @@ from melcli import hub
 from melcli.audio.mel_spec import MelSpec
 from melcli.data import lexicon
 from melcli.errors import CheckpointError, ConfigError, first_line
-from melcli.files import parse_json
 from melcli.models import int8, lora
 from melcli.models.config import SpeechLMConfig
+from melcli.models.extent import check_extent
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
+from melcli.untrusted import parse_json
 
 WEIGHTS = "model.safetensors"
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -39,7 +40,7 @@ def resolve(name: str, *, offline: bool = False, flag: str = "--model") -> Path:
     from melcli import registry
 
     folder = Path(name)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         inner = folder / "model"
         return inner if (inner / "config.json").exists() and not (folder / "config.json").exists() else folder
     if name in registry.names("model"):
@@ -88,6 +89,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read ({error})") from None
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path}: holds no JSON object")
+    check_extent(fields, str(path), CheckpointError)
     return fields
 
 

@@ -16,11 +16,11 @@ from transformers import AutoConfig, PretrainedConfig
 
 from melcli.audio.mel_spec import PRESETS, MelSpec
 from melcli.errors import CheckpointError, ConfigError, first_line
-from melcli.files import parse_json
 from melcli.models.encoder_families import FAMILIES, family_of
 from melcli.models.speech_input import SpeechInput, respace
 from melcli.models.subsampling import Subsampling, every, least
 from melcli.models.written_config import check_fields
+from melcli.untrusted import parse_json
 
 NOT_KEPT = ("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "_name_or_path")
 

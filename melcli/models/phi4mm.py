@@ -20,13 +20,13 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerFast
 
 from melcli.audio.mel_spec import preset
 from melcli.errors import CheckpointError, first_line
-from melcli.files import parse_json
 from melcli.models import checkpoint, lora
 from melcli.models.causal_lm import check_vocabulary
 from melcli.models.config import SPEECH_TOKEN, SpeechLMConfig
 from melcli.models.coverage import Coverage, sizes, some
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
+from melcli.untrusted import parse_json
 
 LAYOUTS = ("phi4mm", "phi4_multimodal")
 MEL = "phi4mm"

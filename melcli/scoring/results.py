@@ -18,7 +18,8 @@ from typing import Any, Self
 
 from melcli.data.rows import MOST_SECONDS, read_lines
 from melcli.errors import ManifestError, UsageError, WriteError
-from melcli.files import parse_json, write_text
+from melcli.files import write_text
+from melcli.untrusted import parse_json
 
 HYPOTHESIS_KEYS = ("pred_text", "hyp")
 

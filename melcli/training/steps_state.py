@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from melcli.audio import vocoder_files
 from melcli.errors import CheckpointError, ConfigError, WriteError
-from melcli.files import parse_json
+from melcli.untrusted import parse_json
 
 COMPLETE = "complete"  # written last, as in other trainings
 STATE, STEP = "state.safetensors", "step.json"

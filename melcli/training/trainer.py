@@ -18,7 +18,6 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from melcli.errors import ConfigError
-from melcli.files import parse_json
 from melcli.models import checkpoint
 from melcli.models.beam import Beam
 from melcli.models.generate import Greedy
@@ -26,6 +25,7 @@ from melcli.models.speech_lm import SpeechLM
 from melcli.training import measures, parallel
 from melcli.training.progress import Meter
 from melcli.training.tune import parameter_groups
+from melcli.untrusted import parse_json
 
 COMPLETE = "complete"  # written last into a checkpoint folder, with how processes shared what is in it: one without it was cut short
 

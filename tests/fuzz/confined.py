@@ -23,6 +23,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
+from melcli import console
 from melcli.errors import MelcliError
 
 FEW = 30
@@ -57,8 +58,8 @@ def contract(read: Callable[[], Any]) -> str:
     try:
         read()
     except MelcliError as error:
-        said = str(error)
-        assert said.strip() and "\n" not in said and len(said) < LINE, f"no one-line message: {said[:2000]!r}"
+        said = console.one_line(str(error))
+        assert said and said.isprintable() and len(said) < LINE, f"no one-line message: {said[:2000]!r}"
         return type(error).__name__
     return "read"
 

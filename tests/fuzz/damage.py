@@ -60,7 +60,9 @@ def damaged(draw: st.DrawFn, valid: SearchStrategy[bytes], most: int = 4) -> byt
 def values() -> SearchStrategy[Any]:
     """JSON values that nobody expects, nested ones too."""
     leaves = st.one_of(st.none(), st.sampled_from(NUMBERS), st.sampled_from(NAMES), st.text(max_size=20), st.integers(), st.floats())
-    return st.recursive(leaves, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=8), inner, max_size=4)), max_leaves=6)
+    return st.recursive(
+        leaves, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=8), inner, max_size=4)), max_leaves=6
+    )
 
 
 @st.composite

@@ -39,7 +39,14 @@ LIBSNDFILE = {
     "caf": ("CAF", "PCM_16"),
     "sph": ("NIST", "PCM_16"),
 }
-FFMPEG = {"m4a": ("mp4", "aac"), "mp4": ("mp4", "aac"), "webm": ("webm", "libopus"), "mka": ("matroska", "flac"), "aac": ("adts", "aac"), "wma": ("asf", "wmav1")}
+FFMPEG = {
+    "m4a": ("mp4", "aac"),
+    "mp4": ("mp4", "aac"),
+    "webm": ("webm", "libopus"),
+    "mka": ("matroska", "flac"),
+    "aac": ("adts", "aac"),
+    "wma": ("asf", "wmav1"),
+}
 SECONDS = 0.3
 
 
@@ -103,7 +110,16 @@ def wav(rate: int, channels: int, bits: int, form: int, claimed: int, data: byte
     """A wav file whose header says what it is told to."""
     block = (channels * bits // 8) & 0xFFFF
     head = struct.pack("<HHIIHH", form, channels & 0xFFFF, rate & 0xFFFFFFFF, (rate * block) & 0xFFFFFFFF, block, bits & 0xFFFF)
-    return b"RIFF" + struct.pack("<I", 36 + len(data)) + b"WAVEfmt " + struct.pack("<I", 16) + head + b"data" + struct.pack("<I", claimed & 0xFFFFFFFF) + data
+    return (
+        b"RIFF"
+        + struct.pack("<I", 36 + len(data))
+        + b"WAVEfmt "
+        + struct.pack("<I", 16)
+        + head
+        + b"data"
+        + struct.pack("<I", claimed & 0xFFFFFFFF)
+        + data
+    )
 
 
 def test_headers_at_their_extremes() -> None:
@@ -122,5 +138,20 @@ def test_headers_at_their_extremes() -> None:
 
 
 def test_noise_and_text() -> None:
-    begun = st.sampled_from((b"", b"RIFF", b"fLaC", b"OggS", b"ID3\x04", b"\xff\xfb\x90", b"#EXTM3U\n", b"ffconcat version 1.0\n", b"\x1aE\xdf\xa3", b"\0\0\0\x18ftyp", b"FORM", b"v=0\r\n"))
+    begun = st.sampled_from(
+        (
+            b"",
+            b"RIFF",
+            b"fLaC",
+            b"OggS",
+            b"ID3\x04",
+            b"\xff\xfb\x90",
+            b"#EXTM3U\n",
+            b"ffconcat version 1.0\n",
+            b"\x1aE\xdf\xa3",
+            b"\0\0\0\x18ftyp",
+            b"FORM",
+            b"v=0\r\n",
+        )
+    )
     fuzz(st.tuples(begun, st.binary(max_size=300)).map(b"".join), decode)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 from hypothesis import strategies as st
 
 from melcli.audio import vocoder_files
-from melcli.errors import CheckpointError
 from melcli.models import causal_lm, checkpoint, unified_encoder
 from melcli.models.peers.families import family_of
 from melcli.registry import get
@@ -47,7 +45,13 @@ def changed(valid: Path, name: str) -> Any:
 def files(path: Path) -> st.SearchStrategy[bytes]:
     """What may become of a JSON file."""
     whole = json.loads(path.read_bytes())
-    return st.one_of(upset(st.just(whole)).map(dumps), upset(st.just(whole), most=1).map(dumps), damaged(st.just(path.read_bytes())), values().map(dumps), st.just(b"[" * 100_000))
+    return st.one_of(
+        upset(st.just(whole)).map(dumps),
+        upset(st.just(whole), most=1).map(dumps),
+        damaged(st.just(path.read_bytes())),
+        values().map(dumps),
+        st.just(b"[" * 100_000),
+    )
 
 
 def sized(path: Path, *inside: str) -> st.SearchStrategy[bytes]:
@@ -110,15 +114,21 @@ def test_language_models(tmp_path: Path) -> None:
 
 def test_encoders_and_vocoders(tmp_path: Path) -> None:
     encoder = save_encoder(tmp_path / "encoder")
-    vocoder = Path(get("vocoder", "tiny-vocoder").load().folder()) if False else Path(vocoder_files.__file__).parent.parent / "assets" / "tiny-vocoder"
+    vocoder = (
+        Path(get("vocoder", "tiny-vocoder").load().folder()) if False else Path(vocoder_files.__file__).parent.parent / "assets" / "tiny-vocoder"
+    )
     for folder, read in ((encoder, unified_encoder.load), (vocoder, _vocoder)):
         write = changed(folder, "config.json")
-        fuzz(st.one_of(files(folder / "config.json"), sized(folder / "config.json")), lambda place, data, read=read, write=write: read(write(place, data)), examples=40)
+        fuzz(
+            st.one_of(files(folder / "config.json"), sized(folder / "config.json")),
+            lambda place, data, read=read, write=write: read(write(place, data)),
+            examples=40,
+        )
 
 
 def _vocoder(folder: Path) -> None:
-    from melcli.audio.vocoder import load_vocoder
     from melcli.audio.mel_spec import preset
+    from melcli.audio.vocoder import load_vocoder
 
     load_vocoder(str(folder), preset("phi4mm"), device="cpu", offline=True)
 
@@ -135,7 +145,12 @@ def test_what_kind_of_model(model: Path) -> None:
 
 def test_yaml_of_vocoders() -> None:
     laughs = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
-    texts = st.one_of(st.just(laughs), st.just("- " * 20_000), st.binary(max_size=60), st.sampled_from(("!!int ''", "!!bool x", "!!python/object/apply:os.system [ls]", "? [a]\n: b", "&a [*a]")).map(str))
+    texts = st.one_of(
+        st.just(laughs),
+        st.just("- " * 20_000),
+        st.binary(max_size=60),
+        st.sampled_from(("!!int ''", "!!bool x", "!!python/object/apply:os.system [ls]", "? [a]\n: b", "&a [*a]")).map(str),
+    )
 
     def read(folder: Path, data: str | bytes) -> None:
         (folder / "config.yaml").write_bytes(data.encode() if isinstance(data, str) else data)

@@ -89,7 +89,9 @@ def test_texts() -> None:
 
 
 def test_kaldi() -> None:
-    table = st.lists(st.lists(st.one_of(st.sampled_from(("a", "b", "r", "a.wav", "0", "1.5", "cat a.wav |")), WORDS), min_size=1, max_size=4), max_size=4)
+    table = st.lists(
+        st.lists(st.one_of(st.sampled_from(("a", "b", "r", "a.wav", "0", "1.5", "cat a.wav |")), WORDS), min_size=1, max_size=4), max_size=4
+    )
     written = table.map(lambda rows: "\n".join(" ".join(row) for row in rows).encode(errors="replace"))
     good = {"wav.scp": b"r a.wav\n", "segments": b"a r 0 1\n", "text": b"a one\n", "utt2spk": b"a s\n", "utt2dur": b"a 1.0\n"}
     files = st.fixed_dictionaries({name: st.one_of(st.just(valid), written, damaged(st.just(valid))) for name, valid in good.items()})
@@ -104,7 +106,12 @@ def test_kaldi() -> None:
 
 def test_folders_of_corpora() -> None:
     listings = st.sampled_from(("1-2.trans.txt", "metadata.csv", "a.normalized.txt", "a.txt"))
-    text = st.one_of(st.just(b"1-2-0003 ONE TWO\n"), st.just(b"a|One|one\n"), st.lists(WORDS, max_size=3).map(lambda w: "|".join(w).encode(errors="replace")), st.binary(max_size=40))
+    text = st.one_of(
+        st.just(b"1-2-0003 ONE TWO\n"),
+        st.just(b"a|One|one\n"),
+        st.lists(WORDS, max_size=3).map(lambda w: "|".join(w).encode(errors="replace")),
+        st.binary(max_size=40),
+    )
 
     def read(folder: Path, given: tuple[str, bytes]) -> None:
         (folder / "wavs").mkdir()
@@ -129,7 +136,9 @@ def parquet(rows: list[dict[str, Any]]) -> bytes:
 
 
 def test_parquet() -> None:
-    good = parquet([{"id": "a", "audio": {"bytes": wave_bytes(), "path": "a.wav"}, "text": "one", "duration": 0.1, "parent_id": "p", "chunk_index": 0}] * 2)
+    good = parquet(
+        [{"id": "a", "audio": {"bytes": wave_bytes(), "path": "a.wav"}, "text": "one", "duration": 0.1, "parent_id": "p", "chunk_index": 0}] * 2
+    )
     odd = [
         parquet([{"audio": {"bytes": None, "path": None}, "text": None}]),
         parquet([{"audio": {"path": "a.wav"}, "text": "x"}]),
@@ -149,7 +158,7 @@ def test_parquet() -> None:
 
 
 def test_tables_of_the_hub() -> None:
-    head = st.one_of(st.just(b"file_name,text,duration,parent_id,chunk_index\na.wav,one,0.1,p,0\n"), st.just(b"file_name,text\n\"a.wav,one\n"))
+    head = st.one_of(st.just(b"file_name,text,duration,parent_id,chunk_index\na.wav,one,0.1,p,0\n"), st.just(b'file_name,text\n"a.wav,one\n'))
     rows = st.lists(st.lists(WORDS, max_size=7), max_size=3).map(lambda found: "\n".join(",".join(row) for row in found).encode(errors="replace"))
     whole = st.tuples(head, rows).map(b"".join)
 
@@ -174,5 +183,9 @@ def test_sources_and_their_options() -> None:
 
 def test_upset_is_upset() -> None:
     """The strategies reach what they are for: of a hundred manifests some are read and some are refused."""
-    tally = fuzz(upset(OURS).map(lambda row: [row]), lambda folder, rows: manifest(folder, b"".join(__import__("json").dumps(row).encode() + b"\n" for row in rows)), examples=80)
+    tally = fuzz(
+        upset(OURS).map(lambda row: [row]),
+        lambda folder, rows: manifest(folder, b"".join(__import__("json").dumps(row).encode() + b"\n" for row in rows)),
+        examples=80,
+    )
     assert tally.ends["read"] > 5 and tally.ends["ManifestError"] > 5, str(tally)

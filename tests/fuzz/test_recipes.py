@@ -11,8 +11,53 @@ from melcli.registry import get, names
 from tests.fuzz.confined import fuzz
 from tests.fuzz.damage import NAMES, damaged, values
 
-TAGS = ("!!int", "!!float", "!!bool", "!!null", "!!timestamp", "!!binary", "!!set", "!!omap", "!!pairs", "!!str", "!!python/object/apply:os.system", "!x", "!!merge", "!!map", "!!seq")
-SCALARS = ("", "~", "1", "-", "0x", "1_000", "9" * 5000, "1e999", ".nan", "yes", "2001-99-99", "é", "a: b", "[", "{", "&a", "*a", "<<", "---", "%YAML 9.9", "\t", "\0", "\ufeff", "|", ">", "? ", "'", '"')
+TAGS = (
+    "!!int",
+    "!!float",
+    "!!bool",
+    "!!null",
+    "!!timestamp",
+    "!!binary",
+    "!!set",
+    "!!omap",
+    "!!pairs",
+    "!!str",
+    "!!python/object/apply:os.system",
+    "!x",
+    "!!merge",
+    "!!map",
+    "!!seq",
+)
+SCALARS = (
+    "",
+    "~",
+    "1",
+    "-",
+    "0x",
+    "1_000",
+    "9" * 5000,
+    "1e999",
+    ".nan",
+    "yes",
+    "2001-99-99",
+    "é",
+    "a: b",
+    "[",
+    "{",
+    "&a",
+    "*a",
+    "<<",
+    "---",
+    "%YAML 9.9",
+    "\t",
+    "\0",
+    "\ufeff",
+    "|",
+    ">",
+    "? ",
+    "'",
+    '"',
+)
 SHIPPED = st.sampled_from(sorted(names("recipe"))).map(lambda name: Path(get("recipe", name).path()).read_bytes())
 
 
@@ -31,7 +76,11 @@ def test_damaged_recipes() -> None:
 
 
 def test_bits_of_yaml() -> None:
-    bit = st.one_of(st.sampled_from(SCALARS), st.sampled_from(TAGS).map(lambda tag: f"{tag} "), st.sampled_from(("\n", "  ", ": ", "- ", ", ", "a", "extends: ", "data: ", "name: x\n")))
+    bit = st.one_of(
+        st.sampled_from(SCALARS),
+        st.sampled_from(TAGS).map(lambda tag: f"{tag} "),
+        st.sampled_from(("\n", "  ", ": ", "- ", ", ", "a", "extends: ", "data: ", "name: x\n")),
+    )
     fuzz(st.lists(bit, max_size=14).map(lambda bits: "".join(bits).encode()), load, examples=150)
 
 
@@ -41,13 +90,39 @@ def test_tagged_scalars() -> None:
 
 
 def test_values_that_nobody_expects() -> None:
-    keys = st.sampled_from(("name", "seed", "data.train", "data.mel", "data.root", "model.backbone", "model.speech_input", "model.drop", "train.steps", "train.lr", "train.betas", "tune.lora", "sweep.grid", "sweep.cases", "model.tokenizer", "unified", "vocoder", "data.train.0.source", "x"))
+    keys = st.sampled_from(
+        (
+            "name",
+            "seed",
+            "data.train",
+            "data.mel",
+            "data.root",
+            "model.backbone",
+            "model.speech_input",
+            "model.drop",
+            "train.steps",
+            "train.lr",
+            "train.betas",
+            "tune.lora",
+            "sweep.grid",
+            "sweep.cases",
+            "model.tokenizer",
+            "unified",
+            "vocoder",
+            "data.train.0.source",
+            "x",
+        )
+    )
 
     def overridden(folder: Path, given: list[tuple[str, object]]) -> None:
         base = Path(get("recipe", "digits").path()).read_bytes()
         load(folder, base, tuple(f"{key}={text if isinstance(text, str) else config.dump_yaml({'a': text})[3:].strip()}" for key, text in given))
 
-    fuzz(st.lists(st.tuples(keys, st.one_of(values().map(clean), st.sampled_from((*SCALARS, *NAMES)).map(clean))), min_size=1, max_size=2), overridden, examples=120)
+    fuzz(
+        st.lists(st.tuples(keys, st.one_of(values().map(clean), st.sampled_from((*SCALARS, *NAMES)).map(clean))), min_size=1, max_size=2),
+        overridden,
+        examples=120,
+    )
 
 
 def clean(value: object) -> object:
@@ -61,6 +136,7 @@ def clean(value: object) -> object:
 
 def test_shape_bombs() -> None:
     """Laughs by aliases, brackets in brackets, mappings in mappings, one very long line."""
+
     def laughs(depth: int, width: int) -> str:
         return "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * width)}]\n" for i in range(1, depth))
 
@@ -79,7 +155,27 @@ def test_shape_bombs() -> None:
 
 
 def test_extends() -> None:
-    name = st.sampled_from(("r.yaml", "s.yaml", "digits", "/dev/null", "/dev/zero", "..", ".", "\0", "x" * 300, "~", "../../../../etc/passwd", "again", "[r.yaml, s.yaml]", "5", "{a: b}", "[[digits]]", "null"))
+    name = st.sampled_from(
+        (
+            "r.yaml",
+            "s.yaml",
+            "digits",
+            "/dev/null",
+            "/dev/zero",
+            "..",
+            ".",
+            "\0",
+            "x" * 300,
+            "~",
+            "../../../../etc/passwd",
+            "again",
+            "[r.yaml, s.yaml]",
+            "5",
+            "{a: b}",
+            "[[digits]]",
+            "null",
+        )
+    )
 
     def read(folder: Path, given: tuple[str, str]) -> None:
         (folder / "s.yaml").write_text(f"extends: {given[1]!r}\nname: s\n" if "[" not in given[1] else f"extends: {given[1]}\n")

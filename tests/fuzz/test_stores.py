@@ -87,7 +87,14 @@ def test_shards(tmp_path: Path) -> None:
 
     row = [st.just(json.loads(line)) for line in rows.read_text().splitlines()]
     whole = st.just(shard.read_bytes())
-    fuzz(st.tuples(st.one_of(damaged(whole), safetensors({"mel": [8, MEL], "offsets": [3], "sum": [MEL], "sum_of_squares": [MEL]})), st.just(rows.read_bytes())), read, examples=60)
+    fuzz(
+        st.tuples(
+            st.one_of(damaged(whole), safetensors({"mel": [8, MEL], "offsets": [3], "sum": [MEL], "sum_of_squares": [MEL]})),
+            st.just(rows.read_bytes()),
+        ),
+        read,
+        examples=60,
+    )
     fuzz(st.tuples(whole, lines(row)), read, examples=60)
 
 
@@ -151,7 +158,11 @@ def test_arrays() -> None:
         zipped.getvalue(),
         b"",
     )
-    claims = st.builds(claimed, st.lists(st.sampled_from((0, 1, 2, 4, 1 << 20, 1 << 33, 1 << 62, -1, 10**30)), max_size=4), st.sampled_from(("<f4", "<f8", "|O", "<U9", "V8", "<f2", ">i8", "x", "|S1000000")))
+    claims = st.builds(
+        claimed,
+        st.lists(st.sampled_from((0, 1, 2, 4, 1 << 20, 1 << 33, 1 << 62, -1, 10**30)), max_size=4),
+        st.sampled_from(("<f4", "<f8", "|O", "<U9", "V8", "<f2", ">i8", "x", "|S1000000")),
+    )
     names = st.one_of(st.none(), st.sampled_from((b"a\nb\n", b"a\n", b"", b"\xff", b"a\na\n", b"b\na\n\n")))
 
     def read(folder: Path, given: tuple[bytes, bytes | None]) -> None:
@@ -172,7 +183,16 @@ def claimed(shape: list[int], kind: str) -> bytes:
 
 
 def test_result_files() -> None:
-    row = {"audio_filepath": "a.wav", "duration": 1.0, "time": 0.1, "text": "one two", "pred_text": "one too", "speaker": "s", "parent_id": "p", "chunk_index": 0}
+    row = {
+        "audio_filepath": "a.wav",
+        "duration": 1.0,
+        "time": 0.1,
+        "text": "one two",
+        "pred_text": "one too",
+        "speaker": "s",
+        "parent_id": "p",
+        "chunk_index": 0,
+    }
     more = row | {"finish_reason": "eos", "speech": {"frames": 10, "reason": "stop", "seconds": 1.0}, "reply": {"heard": "x", "said": "y"}}
 
     def read(folder: Path, data: bytes) -> None:
@@ -195,11 +215,16 @@ def test_settings_of_result_files() -> None:
         results.model_of(path)
         results.begin(path, {"model": "m"})
 
-    fuzz(st.one_of(upset(st.just({"model": "m"})).map(dumps), values().map(dumps), st.binary(max_size=20), st.just(b"[" * 100_000)), read, examples=40)
+    fuzz(
+        st.one_of(upset(st.just({"model": "m"})).map(dumps), values().map(dumps), st.binary(max_size=20), st.just(b"[" * 100_000)), read, examples=40
+    )
 
 
 def test_dictionaries() -> None:
-    bit = st.one_of(st.sampled_from(("hello\thəlˈoʊ\n", "HELLO  HH AH0 L OW1\n", ";;; x\n", "#", "\t", "\n", " ", "A", "AA1", "(2)", "\0", "\x85", "\u2028")), st.text(max_size=6))
+    bit = st.one_of(
+        st.sampled_from(("hello\thəlˈoʊ\n", "HELLO  HH AH0 L OW1\n", ";;; x\n", "#", "\t", "\n", " ", "A", "AA1", "(2)", "\0", "\x85", "\u2028")),
+        st.text(max_size=6),
+    )
     files = st.one_of(st.lists(bit, max_size=8).map(lambda bits: "".join(bits).encode(errors="replace")), st.binary(max_size=30))
 
     def read(folder: Path, data: bytes) -> None:
@@ -239,7 +264,9 @@ def test_indices_of_weights() -> None:
         (folder / "model.safetensors.index.json").write_bytes(data)
         checkpoint.read_tensors(folder)
 
-    odd = st.sampled_from((*NAMES, "../stray.safetensors", "..", 5, None, ["x"], {"a": "b"}, "model-00001-of-00001.safetensors")).map(lambda name: dumps({"weight_map": {"w": name}}))
+    odd = st.sampled_from((*NAMES, "../stray.safetensors", "..", 5, None, ["x"], {"a": "b"}, "model-00001-of-00001.safetensors")).map(
+        lambda name: dumps({"weight_map": {"w": name}})
+    )
     fuzz(st.one_of(upset(st.just(index)).map(dumps), odd, values().map(dumps), st.just(b"[" * 100_000)), read, examples=80)
 
 
