@@ -1,4 +1,4 @@
-"""A fuzz test runs in a process of its own, with limits on memory and time, so that a crash, a hang or a bomb is a failed test and not a dead machine.
+"""A fuzz test runs in a process of its own with limits on memory and time, so that a crash, a hang or a bomb is a failed test and no dead machine.
 
 Sizes are set by FUZZ_EXAMPLES, examples a target; unset, it is what fits into every run of the tests:
 

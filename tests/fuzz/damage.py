@@ -16,9 +16,9 @@ HEAD = 256
 """Bytes in which most headers are: damage there counts for more."""
 
 NAMES = (
-    "../../x", "/etc/passwd", "..", ".", "", "\0", "a\0b", "x" * 300, "CON", "aux.txt", "a:b", "C:\\x", "..\\..\\x", "~", "~root", "$HOME", "a\nb", "\x1b[2J",
-    "é", "e\u0301", "A", "a", "\ud800", "-", "--help", "http://x/y", "file:///etc/passwd", "synth:", "hf:", "parquet:x#0", "parquet:x", "hf:a:b", "?limit=1",
-    " ", "\u202e", "\ufeff", "mic", "*", "{}", "%s", "/dev/null", "/dev/zero", "/",
+    "../../x", "/etc/passwd", "..", ".", "", "\0", "a\0b", "x" * 300, "CON", "aux.txt", "a:b", "C:\\x", "..\\..\\x", "~", "~root", "$HOME", "a\nb",
+    "\x1b[2J", "é", "e\u0301", "A", "a", "\ud800", "-", "--help", "http://x/y", "file:///etc/passwd", "synth:", "hf:", "parquet:x#0", "parquet:x",
+    "hf:a:b", "?limit=1", " ", "\u202e", "\ufeff", "mic", "*", "{}", "%s", "/dev/null", "/dev/zero", "/",
 )  # fmt: skip
 NUMBERS = (0, -1, 1, 0.5, -0.0, 1e308, -1e308, float("nan"), float("inf"), -float("inf"), 10**400, 2**31, 2**63, 2**64, 1e-320, True, False)
 
