@@ -29,7 +29,7 @@ Key = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
 
 
-MOST_VALUES, DEEPEST = 100_000, 50
+MOST_VALUES, DEEPEST = 20_000, 50
 PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 LARGEST = 10_000_000
 """Bytes of a configuration file."""
@@ -70,7 +70,7 @@ def apply_overrides(tree: Tree, overrides: Iterable[str]) -> Tree:
     for text in overrides:
         name, equals, value = text.partition("=")
         if not equals or not all(name.split(".")) or name.count(".") > DEEPEST:
-            raise ConfigError(f"'{text}' is not a setting: write key=value or key.sub=value.")
+            raise ConfigError(f"'{text[:80]}' is not a setting: write key=value or key.sub=value.")
         mark = f"setting '{text}'"
         tree = assign(tree, name, _parse(value, mark)[0], mark)
     return tree
@@ -181,8 +181,10 @@ def _parse(text: str, name: str) -> tuple[Any, dict[Key, str]]:
         count += 1
         if id(node) in above:
             raise ConfigError(f"{mark(node)}: an alias that contains itself.")
-        if count > MOST_VALUES or len(above) > DEEPEST:
-            raise ConfigError(f"{mark(node)}: more than {MOST_VALUES:,} values, aliases written out, or more than {DEEPEST} in one another.")
+        if count > MOST_VALUES:
+            raise ConfigError(f"{mark(node)}: more than {MOST_VALUES:,} values, once aliases are written out.")
+        if len(above) > DEEPEST:
+            raise ConfigError(f"{mark(node)}: more than {DEEPEST} lists and mappings within one another.")
         if not isinstance(node, yaml.ScalarNode) and node.tag not in PLAIN_TAGS:
             raise ConfigError(f"{mark(node)}: a value of type {node.tag}, which no configuration holds.")
         inside = (*above, id(node))

@@ -169,4 +169,4 @@ def _whole_file(path: Path) -> Utterance:
 
 def inside(name: str) -> str:
     """An utterance's id as a relative path that stays inside the output folder."""
-    return "/".join(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "..", ".")) or "utterance"
+    return "/".join(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "//", "..", ".")) or "utterance"

@@ -63,9 +63,9 @@ def test_lines_without_end_and_bombs(tmp_path: Path) -> None:
     refused(tmp_path / "m.jsonl.gz", gzip.compress(b'{"audio": "' + b"x" * 16_000_001), "a line of more than 16,000,000")
     line = b'{"audio": "a"' + b" " * 15_000_000 + b"}\n"
     refused(tmp_path / "m.jsonl.gz", gzip.compress(line * 5), "no manifest, but a bomb")
-    whole = bytearray(gzip.compress(b'{"audio": "a"}\n' * 100))
-    whole[20] ^= 0xFF
-    refused(tmp_path / "m.jsonl.gz", bytes(whole), "cannot be read")
+    whole = gzip.compress(b"".join(b'{"audio": "%d"}\n' % (i * i) for i in range(200)))
+    for data in (whole[:200] + b"\xff" * 20 + whole[220:], whole[:-9], whole[:100]):
+        refused(tmp_path / "m.jsonl.gz", data, "cannot be read|not JSON|not UTF-8")
 
 
 def test_kaldi_and_corpora(tmp_path: Path) -> None:
