@@ -71,7 +71,7 @@ def one_line(message: str) -> str:
 
 def failures(failed: Sequence[tuple[str, str]], total: int) -> None:
     """Which inputs failed and why, a line each: shown whatever the level, since the exit code is 1 because of it."""
-    lines = [one_line(f"{name}: {reason.removeprefix(f'{name}: ')}") for name, reason in failed]
+    lines = [one_line(reason if reason.startswith(f"{name}:") else f"{name}: {reason}") for name, reason in failed]
     if lines and total == 1:
         error(lines[0])
     elif lines:

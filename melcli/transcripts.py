@@ -267,6 +267,8 @@ def distinct_stems(inputs: Inputs) -> dict[str, str]:
             return stems
         movable = [name for name in clashing if level[name] + 1 < len(inputs.places[name].stems)]
         if not movable:
-            raise UsageError(f"'{clashing[0]}' and '{clashing[1]}' would be written to the same file below -o: do them in separate runs.")
+            raise UsageError(
+                f"'{clashing[0]}' and '{clashing[1]}' would be written to the same file below -o: give them other ids, or do them in separate runs."
+            )
         for name in movable:
             level[name] += 1

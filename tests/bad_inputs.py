@@ -94,7 +94,7 @@ def audio() -> dict[str, bytes]:
         "playlist.m4a": b"ffconcat version 1.0\nfile good.wav\n#\x01\x02\n",
         "page.mp3": b"<html><body>404 not found</body></html>",
         "silent.wav": wav(data=bytes(64000)),
-        "short.wav": wav(data=wave_bytes(wave[2000:2800])),
+        "short.wav": wav(data=wave_bytes(wave[12000:12800])),
         "second.wav": wav(data=wave_bytes(wave[:16000]), rate=rate),
     }
 
@@ -133,6 +133,7 @@ def manifests() -> dict[str, bytes]:
         "no-audio.jsonl": rows({"text": "one"}),
         "empty.jsonl": b"\n",
         "binary.jsonl": bytes(range(128, 256)),
+        "bad.jsonl": rows(*[{"audio": f"{name}.wav", "text": "one"} for name in ("good", "empty", "cut", "silent", "nan", "short", "text")]),
         "gone.jsonl": rows(GOOD, {"audio": "gone.wav", "text": "x"}),
         "bomb.jsonl.gz": gzip.compress((json.dumps(GOOD)[:-1] + " " * 15_000_000 + "}\n").encode() * 5),
         "long.jsonl.gz": gzip.compress(b'{"audio": "' + b"x" * 16_000_001),
@@ -149,7 +150,7 @@ def manifests() -> dict[str, bytes]:
         "other-hyp.jsonl": rows({**hyp, "audio_filepath": "b"}),
         "number.jsonl": rows({"text": 5}),
         "no-text.jsonl": rows({"id": "a"}),
-        "over.jsonl": rows({"text": "one", "id": "a"}, {"text": "two", "id": "x/../a"}),
+        "over.jsonl": rows({"text": "one", "id": "a"}, {"text": "two", "id": "../a"}),
         "latin.txt": "für Elise".encode("latin-1"),
         "width.npy": width.getvalue(),
         "objects.npy": objects.getvalue(),
@@ -307,8 +308,8 @@ HEARD = {
 SECTIONS: dict[str, list[Case]] = {
     "transcribe: recordings": [Case(what, f"melcli transcribe good.wav {shlex.quote(name)}") for what, name in HEARD.items()]
     + [
-        Case("silence", "melcli transcribe silent.wav -f json --timestamps none"),
-        Case("a twentieth of a second", "melcli transcribe short.wav -f json --timestamps none"),
+        Case("silence", "melcli transcribe silent.wav -f json"),
+        Case("a twentieth of a second", "melcli transcribe short.wav -f json"),
     ],
     "transcribe: manifests and places": [
         Case("a manifest with a line that is no JSON", "melcli transcribe broken.jsonl"),
@@ -348,6 +349,7 @@ SECTIONS: dict[str, list[Case]] = {
         Case("a corpus that nobody knows", "melcli featurize librispeach -o out"),
         Case("a mel that nobody knows", "melcli featurize good.jsonl -o out --mel phi5"),
         Case("a row whose file is not there", "melcli featurize gone.jsonl -o out --jobs 1"),
+        Case("rows of files that are empty, cut, silent, not numbers, short, no audio", "melcli featurize bad.jsonl -o features-of-bad --jobs 1"),
         Case("features where audio belongs", "melcli featurize features -o out"),
         Case("a folder that holds other features", "melcli featurize good.jsonl -o features --mel whisper-80 --jobs 1"),
     ],
@@ -357,7 +359,7 @@ SECTIONS: dict[str, list[Case]] = {
         Case("a setting that is misspelt", TRAIN.format("small.yaml train.stepps=3")),
         Case("a key that is given twice", TRAIN.format("twice.yaml")),
         Case("a tab where YAML takes none", TRAIN.format("tabs.yaml")),
-        Case("aliases of aliases, thirty thousand million values", TRAIN.format("laughs.yaml")),
+        Case("aliases of aliases, thirty thousand million values in all", TRAIN.format("laughs.yaml")),
         Case("twenty thousand brackets", TRAIN.format("deep.yaml")),
         Case("an object of Python's", TRAIN.format("object.yaml")),
         Case("a recipe that extends itself", TRAIN.format("itself.yaml")),
@@ -398,6 +400,8 @@ SECTIONS: dict[str, list[Case]] = {
         Case("silence for a question", "melcli answer silent.wav --model answerer"),
         Case("a twentieth of a second", "melcli answer short.wav --model answerer"),
         Case("a file that is not audio", "melcli answer text.wav --model answerer"),
+        Case("a file that ends too soon", "melcli answer cut.wav --model answerer"),
+        Case("samples that are not numbers", "melcli answer nan.wav --model answerer"),
         Case("a model that does not answer", "melcli answer good.wav --model tiny-en"),
         Case("speech of a model that only writes", "melcli answer good.wav --model mute -o a.wav"),
         Case("two questions and one file", "melcli answer good.wav second.wav --model answerer -o a.wav"),
@@ -405,6 +409,7 @@ SECTIONS: dict[str, list[Case]] = {
     "score": [
         Case("neither sets nor files", "melcli score"),
         Case("a manifest with a line that is no JSON", "melcli score --manifest broken.jsonl"),
+        Case("rows of files that are empty, cut, silent, not numbers, short, no audio", "melcli score --manifest bad.jsonl -f json --limit 7"),
         Case("a result file without hypotheses", "melcli score --hyp no-hyp.jsonl"),
         Case("an utterance that is there twice", "melcli score --hyp twice.jsonl"),
         Case("a result file that is not there", "melcli score --hyp gone.jsonl.gz"),

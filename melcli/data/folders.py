@@ -137,6 +137,8 @@ def read_folder(folder: Path) -> list[Utterance]:
         utterances = read_libritts(folder, files)
     else:
         utterances = read_plain(folder, files)
+    if not utterances and "features.json" not in files and any(name.startswith("shard-") and name.endswith(".safetensors") for name in files):
+        raise ManifestError(f"{folder}: holds features that were not finished: run the same `melcli featurize` again")
     if not utterances and "features.json" in files:
         raise ManifestError(f"{folder}: holds features, and audio is read here: give the source they were made of")
     if not utterances:

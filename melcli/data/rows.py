@@ -40,10 +40,9 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 where = f"{path}:{number}"
                 if len(line) > LONGEST_LINE:
                     raise ManifestError(f"{where}: a line of more than {LONGEST_LINE:,} characters, which no row of a manifest has")
-                if path.suffix == ".gz" and read > FREELY and read > SQUEEZED * path.stat().st_size:
-                    raise ManifestError(
-                        f"{where}: {path.stat().st_size:,} bytes that unpack to more than {read:,} characters: no manifest, but a bomb"
-                    )
+                if path.suffix == ".gz" and read > FREELY and read > SQUEEZED * (size := path.stat().st_size):
+                    why = f"{size:,} bytes that unpack to more than {read:,} characters"
+                    raise ManifestError(f"{where}: {why}, as no manifest does; unpack it first if it is one")
                 if not line.strip():
                     continue
                 try:
@@ -55,7 +54,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 except ValueError as error:  # a number of thousands of digits, brackets in brackets in brackets
                     raise ManifestError(f"{where}: not to be read as JSON, {error}") from None
                 if not isinstance(row, dict):
-                    raise ManifestError(f"{where}: a JSON {type(row).__name__} where an object belongs")
+                    raise ManifestError(f"{where}: a JSON {type(row).__name__} where an object belongs; a manifest has one a line")
                 yield where, row
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); a manifest is a text file of JSON lines") from None

@@ -217,7 +217,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file ({error}); pickles are never opened") from None
+        raise CheckpointError(f"{path}: not a whole safetensors file ({error}): copy or fetch it again; pickles are never opened") from None
 
 
 def sizes_in(path: Path) -> dict[str, int]:

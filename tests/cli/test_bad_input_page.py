@@ -28,5 +28,5 @@ def test_every_case_is_refused_or_explained() -> None:
     rows = [line for line in bad_inputs.PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ") and "`melcli" in line]
     assert len(rows) == sum(map(len, bad_inputs.SECTIONS.values())) > 90
     for row in rows:
-        what, _, code, said = (cell.strip() for cell in row.replace("\\|", "¦").strip("| ").split(" | "))
-        assert said and (code in "12" or "silence" in said or "out of the folder, and become" in what), row
+        _, _, code, said = (cell.strip() for cell in row.replace("\\|", "¦").strip("| ").split(" | "))
+        assert said and (code in "12" or "silence" in said), row
