@@ -26,7 +26,9 @@ LOCAL = {"trust_remote_code": False, "local_files_only": True}
 
 def check(folder: Path, fields: dict[str, Any]) -> None:
     """Refuse, by its files, what is no whole causal language model with a text head. Raises CheckpointError."""
-    kind, named = fields.get("model_type"), fields.get("architectures") or []
+    kind, named = str(fields.get("model_type")), fields.get("architectures") or []
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise CheckpointError(f"{folder / 'config.json'}: architectures is no list of names")
     if kind not in CONFIG_MAPPING_NAMES:
         code = "; code that a checkpoint brings along is never run" if fields.get("auto_map") else ""
         raise CheckpointError(f"{folder}: transformers knows no model of type {kind!r}{code}")

@@ -21,6 +21,7 @@ from melcli.data import lexicon
 from melcli.errors import CheckpointError, ConfigError, first_line
 from melcli.models import int8, lora
 from melcli.models.config import SpeechLMConfig
+from melcli.models.config_fields import check_fields
 from melcli.models.extent import check_extent
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
@@ -100,6 +101,7 @@ def load_config(folder: Path) -> SpeechLMConfig:
         raise CheckpointError(
             f"{path}: model_type is {fields.get('model_type')!r}, not 'speech_lm'; `melcli finetune --from` starts from other models"
         )
+    check_fields(fields, str(path))
     try:
         config = SpeechLMConfig.from_dict(fields)
         spec = config.mel_spec

@@ -77,7 +77,10 @@ def fuzz(strategy: SearchStrategy[Any], read: Callable[[Path, Any], Any], exampl
         if status != 0 or not lines or lines[0] != "ok":
             last = Path(place) / "example"
             example = last.read_text(errors="replace")[:1500] if last.exists() else "none"
-            raise AssertionError("\n".join([f"the process ended with {status}; the last example was {example}", *lines[-60:]]))
+            said = "\n".join([f"the process ended with {status}; the last example was {example}", *lines[-60:]])
+            if ASKED:
+                print(f"\n{said}", file=sys.__stderr__, flush=True)
+            raise AssertionError(said)
         tally = Tally(Counter({end: int(count) for count, end in (line.split(" ", 1) for line in lines[1:])}))
     if ASKED:
         print(f"\n{os.environ.get('PYTEST_CURRENT_TEST', 'fuzz').split(' ')[0]}: {tally}", file=sys.__stderr__, flush=True)
