@@ -452,11 +452,11 @@ def _run(command: str) -> tuple[int, str, str]:
 
 def outcome(command: str) -> tuple[int, str]:
     """Exit code, and what was said: errors, warnings and lists of failures; what was printed where there are none."""
-    code, out, err = _run(f"{command} -q --offline" if "featurize" in command or "--offline" not in command else command)
+    code, out, err = _run(f"{command} -q --offline")
     assert "Traceback" not in err, err
     lines = [line.strip() for line in err.splitlines() if line.startswith(("error:", "warning:", "  ")) or " failed:" in line]
-    said = [line for line in lines if " failed:" not in line] or out.splitlines()
-    return code, " ".join(" ".join(said).split())
+    said = "; ".join(line for line in lines if " failed:" not in line) or out
+    return code, " ".join(said.split()).replace(f"{os.getcwd()}/", "")
 
 
 @contextlib.contextmanager
