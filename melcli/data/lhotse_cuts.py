@@ -33,6 +33,14 @@ def _objects(row: Mapping[str, Any], key: str, where: str) -> list[dict[str, Any
     return found
 
 
+def _begins(supervision: Mapping[str, Any], where: str) -> float:
+    """Where a supervision begins in its cut; before it, where it was cut short."""
+    value = supervision.get("start", 0.0)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ManifestError(f"{where}: 'start' of a supervision is {json.dumps(value)[:60]}, expected a number of seconds")
+    return value
+
+
 def _path(source: Mapping[str, Any], folder: str, where: str) -> str:
     if source.get("type") != "file":
         raise ManifestError(f"{where}: audio of type '{source.get('type')}' in a lhotse recording; only 'file' can be read")
@@ -58,7 +66,7 @@ def from_cut(row: Mapping[str, Any], folder: str, where: str) -> Utterance:
     sources = _objects(recording, "sources", where)
     if len(sources) != 1:
         raise ManifestError(f"{where}: a lhotse recording of {len(sources)} sources, expected one file")
-    spoken = sorted(_objects(row, "supervisions", where), key=lambda supervision: seconds_in(supervision, "start", where) or 0.0)
+    spoken = sorted(_objects(row, "supervisions", where), key=lambda supervision: _begins(supervision, where))
     texts = [text.strip() for supervision in spoken if (text := string_in(supervision, "text", where))]
     speakers = {str(supervision["speaker"]) for supervision in spoken if supervision.get("speaker") is not None}
     start, duration = seconds_in(row, "start", where) or 0.0, seconds_in(row, "duration", where)

@@ -46,6 +46,7 @@ def refused(path: Path, data: str | bytes, said: str) -> None:
         ({**CUT, "supervisions": ["x"]}, "'supervisions' of a lhotse cut"),
         ({**CUT, "supervisions": {"a": 1}}, "'supervisions' of a lhotse cut"),
         ({**CUT, "supervisions": [{"text": 5}]}, "'text' is 5"),
+        ({**CUT, "supervisions": [{"text": "a", "start": "x"}, {"text": "b"}]}, "'start' of a supervision"),
         ({**CUT, "recording": {"sources": [5]}}, "'sources' of a lhotse cut"),
         ({**CUT, "recording": {"sources": [{"type": "file", "source": ["a"]}]}}, "'source' is"),
     ],
@@ -57,6 +58,12 @@ def test_rows(tmp_path: Path, row: dict, said: str) -> None:
 def test_custom_fields_of_cuts_are_kept_where_they_are_fields(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text("".join(json.dumps({**CUT, "custom": custom}) + "\n" for custom in ({"x": 1}, "x", [1], None)))
     assert [dict(one.extra) for one in read_source(str(tmp_path / "m.jsonl"), durations=False)] == [{"x": 1}, {}, {}, {}]
+
+
+def test_a_supervision_may_begin_before_its_cut(tmp_path: Path) -> None:
+    cut = {**CUT, "supervisions": [{"text": "two", "start": 0.4}, {"text": "one", "start": -0.3}]}
+    (tmp_path / "m.jsonl").write_text(json.dumps(cut))
+    assert read_source(str(tmp_path / "m.jsonl"), durations=False)[0].text == "one two"
 
 
 def test_lines_without_end_and_bombs(tmp_path: Path) -> None:
