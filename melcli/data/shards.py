@@ -224,6 +224,6 @@ class FeatureShards:
         first, last = self.firsts[number], [*self.firsts, len(self.frames)][number + 1]
         if offsets != [0, *itertools.accumulate(self.frames[first:last])] or mel_TM.shape != (offsets[-1], self.spec.n_mels):
             raise ShardError(f"{path}: its frames are not those that its rows tell of; delete it and run featurize again")
-        if mel_TM.dtype != DTYPES[self.dtype]:
-            raise ShardError(f"{path}: holds {mel_TM.dtype}, and {SUMMARY} says {self.dtype}; delete it and run featurize again")
+        if mel_TM.dtype not in DTYPES.values():
+            raise ShardError(f"{path}: holds {mel_TM.dtype}, which no features are; delete it and run featurize again")
         return mel_TM, offsets

@@ -69,7 +69,7 @@ def test_a_supervision_may_begin_before_its_cut(tmp_path: Path) -> None:
 def test_lines_without_end_and_bombs(tmp_path: Path) -> None:
     refused(tmp_path / "m.jsonl.gz", gzip.compress(b'{"audio": "' + b"x" * 16_000_001), "a line of more than 16,000,000")
     line = b'{"audio": "a"' + b" " * 15_000_000 + b"}\n"
-    refused(tmp_path / "m.jsonl.gz", gzip.compress(line * 5), "no manifest, but a bomb")
+    refused(tmp_path / "m.jsonl.gz", gzip.compress(line * 5), "as no manifest does")
     whole = gzip.compress(b"".join(b'{"audio": "%d"}\n' % (i * i) for i in range(200)))
     for data in (whole[:200] + b"\xff" * 20 + whole[220:], whole[:-9], whole[:100]):
         refused(tmp_path / "m.jsonl.gz", data, "cannot be read|not JSON|not UTF-8")
@@ -207,8 +207,8 @@ def test_shards(tmp_path: Path) -> None:
     other = opened({}, "".join(json.dumps({**row, "frames": frames}) + "\n" for frames in (1, 4)))
     with pytest.raises(ShardError, match="not those that its rows tell of"):
         other.mel(0)
-    save_file({"mel": torch.zeros(5, 80), "offsets": torch.tensor([0, 2, 5])}, tmp_path / "x")
+    save_file({"mel": torch.zeros(5, 80, dtype=torch.int32), "offsets": torch.tensor([0, 2, 5])}, tmp_path / "x")
     fine = opened({})
     (tmp_path / "x").rename(tmp_path / "shard-00000.safetensors")
-    with pytest.raises(ShardError, match=r"holds torch\.float32"):
+    with pytest.raises(ShardError, match=r"holds torch\.int32"):
         fine.mel(0)
