@@ -106,7 +106,7 @@ class Run:
             return None
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         for how in ("is_local", "local_files_only"):  # it was read; the model's tokenizer is to be that of a run that was not interrupted
             tokenizer.init_kwargs.pop(how, None)
         return tokenizer

@@ -24,7 +24,7 @@ LAYERS = (
         "console",
         "sweep",
     }
-    | {"unified_recipe", "steps_recipe"},
+    | {"unified_recipe", "steps_recipe", "untrusted"},
     {"audio"},
     {"data"},
     {"models", "scoring"},

@@ -29,6 +29,7 @@ from melcli.training.progress import Meter
 from melcli.training.steps_state import COMPLETE, forget
 from melcli.training.stop import StopSignals
 from melcli.training.tune import parameter_groups
+from melcli.untrusted import parse_json
 
 REMEDY = (  # where memory does not hold a batch
     "half of train.tokens_per_batch with twice train.accumulate learns from as much in a step and needs half of it, and "
@@ -217,8 +218,8 @@ class Snapshots:
         self.keep = max(keep, 1)
         self.index = folder / "index.json"
         try:
-            self.rates: dict[int, float] = {int(step): rate for step, rate in json.loads(self.index.read_text()).items()}
-        except (OSError, ValueError):
+            self.rates: dict[int, float] = {int(step): rate for step, rate in parse_json(self.index.read_text()).items()}
+        except (OSError, ValueError, TypeError, AttributeError):
             self.rates = {}
 
     def path(self, step: int) -> Path:
