@@ -17,6 +17,7 @@ LAYERS = (
     {
         "describe",
         "doctor",
+        "doctor_trials",
         "inputs",
         "transcripts",
         "launch",
@@ -57,7 +58,10 @@ LAYERS = (
         "cli",
         "cli_answer",
         "cli_branches",
+        "cli_complete",
         "cli_continue",
+        "cli_doctor",
+        "cli_mistakes",
         "cli_names",
         "cli_options",
         "cli_reply",

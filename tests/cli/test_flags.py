@@ -386,7 +386,7 @@ TESTED = {
     "export": {  # in tests/exporting
         *("--out", "--to", "--merge-lora", "--average", "--int8", "--push", "--offline", "--quiet", "--verbose"),
     },
-    "doctor": {"--quiet", "--verbose"},
+    "doctor": {"--json", "--offline", "--quiet", "--verbose"},  # in test_names.py
     "branches": {  # in test_branches.py
         *("--model", "--vectors", "--protocol", "--text", "--limit", "--format", "--out", "--device", "--dtype", "--root", "--offline"),
         *("--quiet", "--verbose"),
