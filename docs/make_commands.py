@@ -20,7 +20,8 @@ HEAD = """\
 # All commands
 
 Made from the app by `python docs/make_commands.py`; `melcli COMMAND --help` says the same. Results go to stdout, everything else to stderr.
-The exit code is 0 when all was done, 1 when some inputs failed (the rest is done, and a list says which), 2 for a mistake in the command or a configuration,
+The exit code is 0 when all was done, 1 when some inputs failed (the rest is done, and a list says which), 2 for a mistake in the command or in a
+configuration,
 and 130 when it was interrupted. `melcli --version` prints versions; `melcli --install-completion` lets Tab complete commands, options and names.
 """
 COMMON = ("device", "dtype", "offline", "quiet", "verbose")
