@@ -1,7 +1,8 @@
 # make demo   a transcript of the bundled clip, from nothing
 # make test   formatting, lint and all tests, from nothing
+# make docs   the docs as a site, in site/
 #
-# Both set up .venv on the first call and again only when pyproject.toml changes.
+# All set up .venv on the first call and again only when pyproject.toml changes.
 #
 # TORCH        which torch to install; it goes first, so that nothing else chooses one
 # TORCH_INDEX  package index to take torch and torchaudio from. On a CPU-only Linux machine give the address of PyTorch's CPU index (see
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.melcli-installed
 
-.PHONY: setup demo test lint format clean
+.PHONY: setup demo test lint format docs clean
 
 setup: $(STAMP)
 
@@ -41,9 +42,13 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+docs: $(STAMP)
+	$(BIN)/python docs/make_commands.py
+	$(BIN)/mkdocs build --strict
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache

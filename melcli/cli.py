@@ -22,7 +22,9 @@ import typer
 from melcli import (
     cli_answer,
     cli_branches,
+    cli_doctor,
     cli_export,
+    cli_mistakes,
     cli_names,
     cli_score,
     cli_serve,
@@ -45,25 +47,34 @@ from melcli.cli_options import (
 )
 from melcli.errors import MelcliError, UsageError, first_line, is_out_of_memory
 
-app = typer.Typer(name="melcli", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(name="melcli", pretty_exceptions_enable=False, rich_markup_mode=None)
+COMPLETE = "_MELCLI_COMPLETE"
 app.add_typer(cli_names.models_app, name="models")
 app.add_typer(cli_names.recipes_app, name="recipes")
 
 
 @app.callback(invoke_without_command=True)
-def _root(context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
-    """Speech language models that read mel spectrograms directly: features, training, transcripts, scores."""
-    if version:
-        from melcli import __version__
+def _root(context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print versions and exit.")] = False) -> None:
+    """Speech language models that read mel spectrograms directly: transcripts, speech, scores and training.
 
-        print(f"melcli {__version__}")
+    \b
+    First steps:
+      melcli doctor                               what works on this machine
+      melcli transcribe talk.mp3                  what is said in a recording
+      melcli synthesize "Hello." -o hello.wav     a text, spoken
+      melcli train digits data.root=DIR           a recogniser of your own, in minutes
+    """
+    if version:
+        from melcli.doctor import versions
+
+        print(versions())
     elif context.invoked_subcommand is None:
         print(context.get_help())
 
 
 @app.command()
 def featurize(
-    source: Annotated[str, typer.Argument(help="A manifest, folder, corpus name (librispeech:dev-clean) or hf:REPO.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A manifest, folder, corpus name (librispeech:dev-clean) or hf:REPO.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the shards; those that are finished there are kept.")],
     mel: Annotated[str, typer.Option(help="Mel preset; `melcli models ls --kind mel` lists them.")] = "phi4mm",
     jobs: Annotated[int | None, typer.Option(min=1, help="Shards made at a time.  [default: the number of cores]")] = None,
@@ -127,33 +138,28 @@ def featurize(
     finish([(failure.id, failure.error) for failure in done.failures], done.utterances + len(done.failures))
 
 
-app.command()(cli_train.train)
-app.command()(cli_train.finetune)
+app.command(short_help="Train a model, or all those of a sweep, by a recipe.")(cli_train.train)
+app.command(short_help="Train by a recipe, starting from another model.")(cli_train.finetune)
 
 
 app.command()(cli_transcribe.transcribe)
-app.command()(cli_synthesize.synthesize)
+app.command(short_help="Turn text into speech, or say on what a recording says.")(cli_synthesize.synthesize)
 app.command()(cli_answer.answer)
-app.command()(cli_score.score)
-app.command()(cli_branches.branches)
-app.command()(cli_export.export)
+app.command(short_help="Measure errors of models, result files and voices.")(cli_score.score)
+app.command(short_help="Compare the text and speech branch of a unified encoder.")(cli_branches.branches)
+app.command(short_help="Write a model for other programs to use.")(cli_export.export)
 app.command()(cli_serve.serve)
 
 
-@app.command()
-def doctor(quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Say what works on this machine, and the remedy for what does not."""
-    prepare(quiet, verbose)
-    from melcli.doctor import checks
-
-    found = list(checks())
-    console.table(("what", "state", "detail"), [(c.name, c.status, c.detail) for c in found], stdout=True)
-    if any(check.status == "broken" for check in found):
-        raise typer.Exit(1)
+app.command(short_help="Say what works on this machine, and how to mend the rest.")(cli_doctor.doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: runs the app and turns every mistake of the user into one line and an exit code."""
+    if COMPLETE in os.environ:  # set by the shell when Tab is pressed
+        from melcli import cli_complete
+
+        cli_complete.install(app)
     try:
         with interrupts.listening():
             code = app(args=None if arguments is None else list(arguments), prog_name="melcli", standalone_mode=False) or 0
@@ -162,8 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console.error(_message(error))
         code = error.exit_code
     except typer.BadParameter.__mro__[1] as error:  # typer's UsageError, which it does not export
-        command = "melcli" if error.ctx is None else error.ctx.command_path
-        console.error(f"{error.format_message().replace('Value error, ', '')} See {command} --help.")
+        console.error(cli_mistakes.message(error))
         code = 2
     except (KeyboardInterrupt, typer.Abort):
         code = 130

@@ -11,7 +11,11 @@ import typer
 from melcli import console
 from melcli.errors import UsageError
 
-models_app = typer.Typer(help="What has a name here: models, and with --kind inputs, mel presets, corpora and the rest.", rich_markup_mode=None)
+models_app = typer.Typer(
+    help="What has a name here: models, and with --kind inputs, mel presets, corpora and the rest.",
+    short_help="List and show models, and all else that has a name.",
+    rich_markup_mode=None,
+)
 recipes_app = typer.Typer(help="The recipes that ship with melcli.", rich_markup_mode=None)
 
 Kind = Annotated[str, typer.Option(help="What to look at instead of models: speech-input, mel, task, corpus, protocol, ...")]

@@ -18,6 +18,7 @@ from melcli.errors import RegistryError, nearest
 
 KINDS = ("speech-input", "speech-output", "mel", "task", "model", "recipe", "corpus", "score-set", "normaliser", "protocol", "recogniser", "vocoder")
 FILE_KINDS = ("model", "recipe")
+LISTED = 20  # names that an error lists at most
 PACKAGE = Path(__file__).parent
 
 
@@ -176,7 +177,9 @@ def get(kind: str, name: str) -> Entry:
     """The entry of a name. Raises RegistryError saying which names exist and which is nearest."""
     known = _table().get(_kind(kind), {})
     if name not in known:
-        raise RegistryError(f"no {kind} is called '{name}'.{nearest(name, known)} There is: {', '.join(sorted(known)) or 'none'}.")
+        listing = f"melcli {'recipes ls' if kind == 'recipe' else f'models ls --kind {kind}'}"
+        there = f"There is: {', '.join(sorted(known)) or 'none'}." if len(known) <= LISTED else f"`{listing}` lists all {len(known)}."
+        raise RegistryError(f"no {kind} is called '{name}'.{nearest(name, known)} {there}")
     return known[name]
 
 

@@ -31,6 +31,7 @@ LAYERS = (
     {
         "describe",
         "doctor",
+        "doctor_trials",
         "inputs",
         "journal",
         "transcripts",
@@ -74,7 +75,10 @@ LAYERS = (
         "cli",
         "cli_answer",
         "cli_branches",
+        "cli_complete",
         "cli_continue",
+        "cli_doctor",
+        "cli_mistakes",
         "cli_names",
         "cli_options",
         "cli_reply",

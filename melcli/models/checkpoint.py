@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from melcli import hub
 from melcli.audio.mel_spec import MelSpec
 from melcli.data import lexicon
-from melcli.errors import CheckpointError, ConfigError, first_line
+from melcli.errors import CheckpointError, ConfigError, first_line, nearest
 from melcli.files import put_in_place, replacing, writing
 from melcli.models import int8, lora
 from melcli.models.config import SpeechLMConfig
@@ -49,7 +49,8 @@ def resolve(name: str, *, offline: bool = False, flag: str = "--model") -> Path:
         return Path(registry.get("model", name).load())
     if hub.is_repository(name):
         return hub.snapshot(name, HUB_FILES, HUB_COPIES, offline=offline, flag=flag)
-    raise CheckpointError(f"{flag} {name}: no such folder or registered model; valid names: {', '.join(registry.names('model'))}")
+    known = registry.names("model")
+    raise CheckpointError(f"{flag} {name}: no such folder or registered model; valid names: {', '.join(known)}.{nearest(name, known)}")
 
 
 def save(

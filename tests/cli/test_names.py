@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,14 +23,28 @@ from tests.cli.conftest import FakeTranscriber, Melcli
 def test_no_arguments_and_help_and_version(melcli: Melcli) -> None:
     ran = melcli()
     assert ran.code == 0 and ran.out == melcli("--help").out and "transcribe" in ran.out
-    assert melcli("--version").out.startswith("melcli 0.")
+    assert "melcli transcribe talk.mp3" in ran.out and "...\n" not in ran.out.partition("\n")[2]  # a first step, and no summary cut short
+    version = melcli("--version").out
+    assert version.startswith("melcli 0.") and version.count("\n") == 1 and f"torch {importlib.metadata.version('torch')}" in version
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["transcibe"], "No such command 'transcibe'."),
-        (["transcribe", "x", "--modle", "y"], "No such option: --modle"),
+        (["transcibe"], "No such command 'transcibe'. Did you mean 'transcribe'? See melcli --help."),
+        (["tts", "Hello."], "No such command 'tts'. Did you mean 'synthesize'?"),
+        (["models", "lst"], "No such command 'lst'. Did you mean 'ls'?"),
+        (["qqq"], "No such command 'qqq'. See melcli --help."),
+        (["."], "No such command '.'. What is said in a recording: melcli transcribe ."),
+        (["models"], "melcli models needs one of: ls, show. See melcli models --help."),
+        (["transcribe"], "Missing argument 'PATH'. As in: melcli transcribe talk.mp3. See melcli transcribe --help."),
+        (["transcribe", "x", "--modle", "y"], "No such option: --modle. Did you mean '--model'? See melcli transcribe --help."),
+        (["--beam", "2", "transcribe", "x"], "No such option: --beam. Options of a command stand behind its name: melcli transcribe --beam."),
+        (["train", "digit"], "no recipe is called 'digit'. Did you mean 'digits'? `melcli recipes ls` lists all"),
+        (
+            ["export", "tiny-e", "-o", "x"],
+            "MODEL tiny-e: no such folder or registered model; valid names: tiny-en, tiny-voice. Did you mean 'tiny-en'?",
+        ),
         (["models", "ls", "--kind", "mell"], "there is no kind 'mell'. Did you mean 'mel'?"),
         (["models", "show", "tiny-em"], "no model is called 'tiny-em'. Did you mean 'tiny-en'?"),
         (["recipes", "show", "nope"], "no recipe is called 'nope'."),
@@ -91,21 +108,63 @@ def test_recipes(melcli: Melcli, one_recipe: Path) -> None:
 
 
 def test_doctor(melcli: Melcli) -> None:
-    ran = melcli("doctor")
-    assert ran.code == 0, ran.out
+    ran = melcli("doctor", "--offline")
+    assert ran.code == 0 and ran.err == "all that melcli needs works here\n", ran.out
     rows = {line.split("  ")[0].strip(): line for line in ran.out.splitlines()}
-    for name in ("melcli", "torch", "torchaudio", "transformers", "device cpu", "decode (soundfile)", "decode (PyAV)", "model tiny-en"):
+    for name in ("melcli", "torch", "torchaudio build", "transformers", "device cpu", "memory", "disk here", "hub cache", "model tiny-en"):
         assert name in rows
-    assert "wav, flac, ogg, opus, mp3" in rows["decode (soundfile)"]
+    assert "wav, flac, ogg, opus, mp3 written and read" in rows["decode (soundfile)"]
+    assert "m4a, mp4, webm, mkv written and read" in rows["decode (PyAV)"]
+    assert "--offline" in rows["hub"] and "work over several machines" in rows["extra ray"]
+    assert "heard 'nine zero four seven six two'" in rows["hears (tiny-en)"] and "tiny-en heard" in rows["speaks (tiny-voice)"]
 
 
 def test_doctor_says_what_is_broken(melcli: Melcli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from melcli import doctor
+    from huggingface_hub import constants
+
+    from melcli import doctor, doctor_trials
+
+    def fails() -> tuple[bool, str]:
+        raise RuntimeError("no kernel image\nfor this device")
 
     monkeypatch.setattr(doctor, "version", lambda package: None if package == "av" else "1.0")
-    monkeypatch.setattr(doctor.torchaudio_guard, "mismatch", lambda: True)
-    ran = melcli("doctor")
-    assert ran.code == 1 and "not installed: pip install av" in ran.out and "install both from the same index" in ran.out
+    monkeypatch.setattr(doctor_trials, "_hears", fails)
+    monkeypatch.setattr(doctor_trials, "_speaks", lambda: (False, "not tried"))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    ran = melcli("doctor", "--json")
+    told = json.loads(ran.out)
+    rows = {check["name"]: check for check in told["checks"]}
+    assert ran.code == 1 and told["ok"] is False
+    assert rows["av"] == {"name": "av", "status": "broken", "detail": "not installed: pip install av"}
+    assert rows["hub"]["status"] == "warn" and "cannot be reached" in rows["hub"]["detail"]
+    assert rows["hears (tiny-en)"] == {"name": "hears (tiny-en)", "status": "broken", "detail": "RuntimeError: no kernel image"}
+
+
+def test_doctor_listens_to_what_it_decodes(tmp_path: Path) -> None:
+    import torch
+
+    from melcli import doctor_trials
+    from melcli.audio import io
+
+    time_S = torch.arange(doctor_trials.RATE) / doctor_trials.RATE
+    for name, hertz, samples in (("right", 440, 16000), ("high", 880, 16000), ("short", 440, 8000)):
+        io.save(tmp_path / f"{name}.wav", torch.sin(2 * torch.pi * hertz * time_S[:samples]), doctor_trials.RATE)
+    (tmp_path / "none.wav").write_bytes(b"RIFF")
+    assert doctor_trials._complaint(tmp_path / "right.wav") is None
+    assert "1.00 s of 880 Hz instead of 1.00 s of 440 Hz" in str(doctor_trials._complaint(tmp_path / "high.wav"))
+    assert "0.50 s of 440 Hz" in str(doctor_trials._complaint(tmp_path / "short.wav"))
+    assert "cannot be read" in str(doctor_trials._complaint(tmp_path / "none.wav"))
+
+
+def test_doctor_knows_every_extra(repository: Path) -> None:
+    from melcli import doctor
+
+    extras = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(doctor.EXTRAS) == set(extras) - {"dev"}
+    for name, (_, packages) in doctor.EXTRAS.items():
+        if name != "remote":  # fsspec's extras bring them
+            assert {re.split(r"[\[>=]", needed)[0] for needed in extras[name]} == set(packages), name
 
 
 def test_formats_are_those_that_have_writers(melcli: Melcli) -> None:
