@@ -300,6 +300,8 @@ def deliver(
             out.write(chunk.wave_S)
             found.take(chunk, rate)
             done(chunk)
+            if chunk.last:  # whoever asked for another would have the next request's speech made before this one's file is there
+                break
         whole(found)
     return found
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from melcli.errors import UsageError
+from melcli.errors import UsageError, WriteError
 from melcli.files import put_in_place, writing
 from melcli.untrusted import parse_json
 
@@ -48,6 +48,8 @@ def building(out: Path) -> Iterator[Path]:
             try:
                 yield partial
                 put_in_place(partial, out)
+            except WriteError as error:  # by whoever wrote below it
+                raise type(error)(str(error).replace(str(partial), str(out))) from None
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
 
