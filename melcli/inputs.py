@@ -66,8 +66,10 @@ class Inputs:
         """An error without the path it repeats, and without the name of the temporary file that stands for stdin."""
         for item in self.items:
             if item.name == name:
+                shown = self.places[name].shown
                 for path in item.utterance.audio:
-                    error = error.removeprefix(f"{path}: ").replace(path, self.places[name].shown)
+                    # of a row of a manifest the path says more than its id
+                    error = (error.removeprefix(f"{path}: ") if shown == name else error).replace(path, shown)
         return error
 
     def __enter__(self) -> Self:
@@ -169,4 +171,4 @@ def _whole_file(path: Path) -> Utterance:
 
 def inside(name: str) -> str:
     """An utterance's id as a relative path that stays inside the output folder."""
-    return "/".join(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "..", ".")) or "utterance"
+    return "/".join(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "//", "..", ".")) or "utterance"

@@ -19,6 +19,7 @@ from melcli.files import write_text
 from melcli.inputs import AudioInput, Inputs
 from melcli.synthesize_rows import MANIFEST, protect
 from melcli.transcripts import distinct_stems
+from melcli.untrusted import check_names
 
 PIPE = Path("-")
 
@@ -86,7 +87,9 @@ def open_outputs(inputs: Inputs, out: Path | None, skip_existing: bool = False) 
         return Outputs(inputs.items, {item.name: out for item in inputs.items})
     if out.is_file():
         raise UsageError(f"-o {out}: is a file that is no audio; give a folder, or a name that ends in .wav.")
-    files = {name: out / f"{stem}.wav" for name, stem in distinct_stems(inputs).items()}
+    stems = distinct_stems(inputs)
+    check_names(stems.values(), out)
+    files = {name: out / f"{stem}.wav" for name, stem in stems.items()}
     protect([*files.values(), out / MANIFEST], inputs.sources)
     todo = [item for item in inputs.items if not (skip_existing and files[item.name].is_file())]
     return Outputs(todo, files, out, rows=_there(out) if skip_existing else {})

@@ -19,6 +19,7 @@ from melcli.data.rows import read_lines
 from melcli.errors import ManifestError, UsageError
 from melcli.files import write_text
 from melcli.inputs import inside
+from melcli.untrusted import check_names
 
 MANIFEST = "manifest.jsonl"
 """Written into the output folder: what was spoken, for `melcli score` and `melcli transcribe`."""
@@ -58,6 +59,7 @@ def read_rows(source: Path, folder: Path) -> list[Row]:
         other = places.setdefault(row.path.resolve(), row)
         if other is not row:
             raise UsageError(f"{row.where}: would be written to {row.path}, as {other.where} is; give them ids of their own.")
+    check_names([row.audio for row in rows], folder)
     recordings = [source.parent / row["audio"] for _, row in written if isinstance(row.get("audio"), str)]
     protect([row.path for row in rows] + [folder / MANIFEST], [source, *recordings, *(row.voice for row in rows if row.voice)])
     return rows

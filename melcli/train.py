@@ -103,7 +103,7 @@ class Run:
             return None
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
     def _curriculum(self) -> dict[str, Any]:
         curriculum = self.recipe.train.curriculum

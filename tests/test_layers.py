@@ -10,7 +10,7 @@ import melcli
 PACKAGE = Path(melcli.__file__).parent
 LAYERS = (
     {"__init__", "auto_classes", "errors", "files", "torchaudio_guard", "registry", "hub", "config", "recipe", "vocoder_recipe", "console", "sweep"}
-    | {"unified_recipe", "steps_recipe"},
+    | {"unified_recipe", "steps_recipe", "untrusted"},
     {"audio"},
     {"data"},
     {"models", "scoring"},

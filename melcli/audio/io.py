@@ -22,6 +22,8 @@ from melcli.errors import AudioError
 
 __all__ = ["AudioInfo", "load", "probe", "save", "stream"]
 
+LOUDEST = 1e6  # of a sample: integers kept as floats reach 32768, and squares of much larger ones are not numbers any more
+
 WRITTEN = {  # suffix: libsndfile's container and coding
     "wav": ("WAV", "PCM_16"),
     "flac": ("FLAC", "PCM_16"),
@@ -85,8 +87,11 @@ def _mono(decoder: Decoder, name: str, start: float | None, end: float | None) -
     empty = True
     for block in decoder.blocks(first, last):
         wave_S = torch.from_numpy(block[:, 0] if block.shape[1] == 1 else block @ weights)
-        if not math.isfinite(float(wave_S.sum())):
+        low, high = map(float, torch.aminmax(wave_S)) if len(wave_S) else (0.0, 0.0)
+        if not (math.isfinite(low) and math.isfinite(high)):
             raise AudioError(f"{name}: holds NaN or infinite samples")
+        if max(-low, high) > LOUDEST:
+            raise AudioError(f"{name}: damaged, or not audio: holds samples of {max(-low, high):.0e}, where full scale is 1")
         empty = False
         yield wave_S
     if empty:

@@ -15,8 +15,10 @@ Shapes: T mel frames, M mel bins.
 from __future__ import annotations
 
 import bisect
+import itertools
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,11 +36,14 @@ from melcli.data.rows import from_row, read_lines, to_row
 from melcli.data.utterance import Utterance
 from melcli.errors import ShardError, first_line
 from melcli.files import replacing, write_text
+from melcli.untrusted import parse_json
 
 FORMAT = 1
 SUMMARY = "features.json"
+MOST_FRAMES = 10_000_000  # of an utterance: a day
 OPEN_COPIES = 32  # shards behind an address that one process keeps open
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_NAME = re.compile(r"shard-[0-9]+\.safetensors")
 _KEY = "melcli"  # the one metadata entry: with several, safetensors writes them in no fixed order, and equal shards would differ in their bytes
 
 
@@ -85,17 +90,29 @@ def read_head(path: Path) -> ShardHead:
     """The head of a shard. ShardError where the file is broken, truncated, or not a feature shard."""
     try:
         with safe_open(path, "pt") as shard:
-            metadata = json.loads((shard.metadata() or {})[_KEY])
+            metadata = parse_json((shard.metadata() or {})[_KEY])
             offsets = shard.get_tensor("offsets")
             frames = shard.get_slice("mel").get_shape()[0]
             sums_2M = torch.stack([shard.get_tensor("sum"), shard.get_tensor("sum_of_squares")])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise ShardError(f"{path}: not a whole feature shard ({error}); delete it and run featurize again") from None
     if not path.with_suffix(".jsonl").is_file():
         raise ShardError(f"{path}: its rows {path.with_suffix('.jsonl').name} are missing; delete it and run featurize again")
+    if not isinstance(metadata, dict) or offsets.dim() != 1 or not len(offsets) or offsets.is_floating_point() or sums_2M.dim() != 2:
+        raise ShardError(f"{path}: not a whole feature shard; delete it and run featurize again")
     if int(offsets[-1]) != frames:
         raise ShardError(f"{path}: offsets end at {int(offsets[-1])} of {frames} frames; delete it and run featurize again")
     return ShardHead(metadata, len(offsets) - 1, frames, sums_2M)
+
+
+def _check_summary(spec: MelSpec, mean_M: Tensor, std_M: Tensor, files: Sequence[str], dtype: str) -> None:
+    """Raises ValueError where the statistics are none of this mel, or where a shard would not be one of this folder."""
+    if mean_M.shape != (spec.n_mels,) or std_M.shape != (spec.n_mels,) or not bool((mean_M + std_M).isfinite().all()):
+        raise ValueError(f"mean and std are not {spec.n_mels} numbers each")
+    if stray := next((name for name in files if not _NAME.fullmatch(name)), None):
+        raise ValueError(f"{stray[:60]!r} is no name of a shard")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
 
 
 @dataclass
@@ -134,12 +151,13 @@ class FeatureShards:
             hint = "featurize was interrupted: run the same command again" if unfinished else "not a folder that `melcli featurize` wrote"
             raise ShardError(f"{folder}: no {SUMMARY}, {hint}")
         try:
-            summary = json.loads(path.read_text(encoding="utf-8"))
+            summary = parse_json(path.read_text(encoding="utf-8"))
             made = MelSpec.model_validate(summary["mel"])
             mean_M, std_M = torch.tensor(summary["mean"]), torch.tensor(summary["std"])
             shards = [(folder / entry["file"], int(entry["utterances"])) for entry in summary["shards"]]
             dtype = summary["dtype"]
-        except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+            _check_summary(made, mean_M, std_M, [entry["file"] for entry in summary["shards"]], dtype)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError, ValidationError) as error:
             raise ShardError(f"{path}: broken ({first_line(error)}); run featurize again with --overwrite") from None
         if spec is not None and (difference := made.difference(spec)) is not None:
             raise ShardError(f"{folder}: features of another mel than is wanted: {difference}; run featurize with the --mel that is wanted")
@@ -151,7 +169,9 @@ class FeatureShards:
         for file, count in shards:
             firsts.append(len(utterances))
             for where, row in read_lines(file.with_suffix(".jsonl")):
-                frames.append(int(row.pop("frames")))
+                if type(count_of := row.pop("frames", None)) is not int or not 0 <= count_of <= MOST_FRAMES:
+                    raise ShardError(f"{where}: 'frames' is {json.dumps(count_of)[:60]}, expected a whole number; run featurize again")
+                frames.append(count_of)
                 utterances.append(from_row(row, str(folder), where))
             if len(utterances) - firsts[-1] != count:
                 raise ShardError(f"{file.with_suffix('.jsonl')}: {len(utterances) - firsts[-1]} rows, {SUMMARY} says {count}; run featurize again")
@@ -198,6 +218,12 @@ class FeatureShards:
         path = self.folder / self._name(number) if self.remote is None else self.remote.fetch(self._name(number))
         try:
             with safe_open(path, "pt") as shard:
-                return shard.get_tensor("mel"), shard.get_tensor("offsets").tolist()
+                mel_TM, offsets = shard.get_tensor("mel"), shard.get_tensor("offsets").tolist()
         except (SafetensorError, OSError) as error:
             raise ShardError(f"{path}: cannot be read ({error}); delete it and run featurize again") from None
+        first, last = self.firsts[number], [*self.firsts, len(self.frames)][number + 1]
+        if offsets != [0, *itertools.accumulate(self.frames[first:last])] or mel_TM.shape != (offsets[-1], self.spec.n_mels):
+            raise ShardError(f"{path}: its frames are not those that its rows tell of; delete it and run featurize again")
+        if mel_TM.dtype not in DTYPES.values():
+            raise ShardError(f"{path}: holds {mel_TM.dtype}, which no features are; delete it and run featurize again")
+        return mel_TM, offsets

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from melcli.errors import UsageError, WriteError
+from melcli.untrusted import parse_json
 
 FACTS = "export.json"
 """What the folder is, and its files: by this one is known to be ours."""
@@ -24,7 +25,7 @@ def check(out: Path) -> None:
     if not there:
         return
     try:
-        own = {FACTS, *json.loads((out / FACTS).read_text(encoding="utf-8"))["files"]}
+        own = {FACTS, *map(str, parse_json((out / FACTS).read_text(encoding="utf-8"))["files"])}
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(f"-o {out}: holds files already and no {FACTS}, so melcli did not export it; give another folder") from None
     if strange := sorted(there - own):

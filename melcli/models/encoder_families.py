@@ -64,7 +64,7 @@ class Family:
         return self._load(AutoModel, folder)
 
     def _load(self, cls: Any, folder: str, inner: str = "") -> tuple[nn.Module, list[str]]:
-        options = {"config": self.config, "use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
+        options = {"config": self.config, "use_safetensors": True, "trust_remote_code": False, "local_files_only": True, "dtype": torch.float32}
         model, info = cls.from_pretrained(folder, output_loading_info=True, **options)
         missing = sorted(name for name in info["missing_keys"] if name.startswith(f"{inner}." if inner else ""))
         return getattr(model, inner) if inner else model, missing

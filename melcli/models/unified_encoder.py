@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 
 from melcli.audio.mel_spec import MelSpec
-from melcli.errors import CheckpointError, ConfigError, first_line
+from melcli.errors import CheckpointError, ConfigError, MelcliError, first_line
 from melcli.models.groups import in_groups, valid
 from melcli.models.masks import for_layers
 from melcli.models.speech_input import build_speech_input
@@ -209,20 +209,34 @@ def fill(encoder: UnifiedEncoder, folder: Path) -> None:
     from melcli.models.checkpoint import not_finite, read_tensors
 
     tensors, wanted = read_tensors(folder), encoder.state_dict()
-    if not any(name.startswith(("front.", "trunk.", "pool.")) for name in tensors):
-        raise CheckpointError(f"{folder}: a unified encoder without a speech branch: it holds tensors of text alone")
-    wrong = sorted({*wanted} ^ {*tensors}) or [name for name in wanted if wanted[name].shape != tensors[name].shape]
-    if wrong:
-        raise CheckpointError(f"{folder}: not the tensors that its config.json describes: {', '.join(wrong[:3])}")
+    check(encoder, tensors, folder)
     if broken := not_finite(tensors):
         raise CheckpointError(f"{folder}: {broken} holds numbers that are not finite")
     encoder.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()})
 
 
+def check(encoder: UnifiedEncoder, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Raises CheckpointError where tensors are not those of an encoder, which may be one on the meta device."""
+    wanted = encoder.state_dict()
+    if not any(name.startswith(("front.", "trunk.", "pool.")) for name in tensors):
+        raise CheckpointError(f"{folder}: a unified encoder without a speech branch: it holds tensors of text alone")
+    wrong = sorted({*wanted} ^ {*tensors}) or [name for name in wanted if wanted[name].shape != tensors[name].shape]
+    if wrong:
+        raise CheckpointError(f"{folder}: not the tensors that its config.json describes: {', '.join(wrong[:3])}")
+
+
 def load(folder: Path) -> UnifiedEncoder:
     """The unified encoder of a folder. Raises ConfigError and CheckpointError."""
-    from melcli.models.checkpoint import read_config
+    from melcli.models.checkpoint import read_config, read_tensors
 
-    encoder = UnifiedEncoder(config_of(read_config(folder), f"{folder}/config.json"))
+    config = config_of(read_config(folder), f"{folder}/config.json")
+    try:
+        with torch.device("meta"):  # sizes that a file claims take no memory
+            check(UnifiedEncoder(config), read_tensors(folder), folder)
+        encoder = UnifiedEncoder(config)
+    except MelcliError:
+        raise
+    except Exception as error:  # each part checks its sizes in its own way
+        raise CheckpointError(f"{folder}: its config.json describes no possible encoder: {first_line(error)}") from None
     fill(encoder, folder)
     return encoder.eval()

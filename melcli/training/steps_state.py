@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from melcli.audio import vocoder_files
 from melcli.errors import CheckpointError, ConfigError, WriteError
+from melcli.untrusted import parse_json
 
 COMPLETE = "complete"  # written last, as in other trainings
 STATE, STEP = "state.safetensors", "step.json"
@@ -68,7 +69,7 @@ def _steps(folder: Path) -> list[int]:
 def read(folder: Path, what: str) -> tuple[dict[str, Tensor], int]:
     """(tensors, step) of a checkpoint. what: that is trained. Raises CheckpointError."""
     try:
-        step = int(json.loads((folder / STEP).read_text())["step"])
+        step = int(parse_json((folder / STEP).read_text())["step"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}: no checkpoint of a {what}'s training ({error})") from None
     return vocoder_files.read_safe(folder / STATE), step

@@ -25,6 +25,7 @@ from melcli.models.speech_lm import SpeechLM
 from melcli.training import measures, parallel
 from melcli.training.progress import Meter
 from melcli.training.tune import parameter_groups
+from melcli.untrusted import parse_json
 
 COMPLETE = "complete"  # written last into a checkpoint folder, with how processes shared what is in it: one without it was cut short
 
@@ -180,8 +181,8 @@ class Snapshots:
         self.keep = max(keep, 1)
         self.index = folder / "index.json"
         try:
-            self.rates: dict[int, float] = {int(step): rate for step, rate in json.loads(self.index.read_text()).items()}
-        except (OSError, ValueError):
+            self.rates: dict[int, float] = {int(step): rate for step, rate in parse_json(self.index.read_text()).items()}
+        except (OSError, ValueError, TypeError, AttributeError):
             self.rates = {}
 
     def path(self, step: int) -> Path:
