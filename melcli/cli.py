@@ -148,7 +148,7 @@ app.command()(cli_answer.answer)
 app.command(short_help="Measure errors of models, result files and voices.")(cli_score.score)
 app.command(short_help="Compare the text and speech branch of a unified encoder.")(cli_branches.branches)
 app.command(short_help="Write a model for other programs to use.")(cli_export.export)
-app.command()(cli_serve.serve)
+app.command(short_help="Serve OpenAI's audio API and a page, requests in batches.")(cli_serve.serve)
 
 
 app.command(short_help="Say what works on this machine, and how to mend the rest.")(cli_doctor.doctor)

@@ -23,7 +23,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from melcli import registry
-from melcli.errors import ConfigError, nearest
+from melcli.errors import ConfigError, first_line, nearest
 
 Key = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -159,7 +159,10 @@ def _load(path: Path, above: tuple[Path, ...]) -> Tree:
 def _base_path(path: Path, base: Any, mark: str, above: tuple[Path, ...]) -> Path:
     if not isinstance(base, str):
         raise ConfigError(f"{mark}: 'extends' takes a file or recipe name, or a list of them, not {base!r}.")
-    beside = [p for p in (path.parent / base, path.parent / f"{base}.yaml") if p.is_file()]
+    try:
+        beside = [p for p in (path.parent / base, path.parent / f"{base}.yaml") if p.is_file()]
+    except (OSError, ValueError) as error:  # too long for a name, or NUL in it
+        raise ConfigError(f"{mark}: 'extends' cannot be a file: {first_line(error)[:200]}") from None
     if not beside and base not in registry.names("recipe"):
         raise ConfigError(f"{mark}: extends '{base}', which is neither a file beside it nor a recipe.{nearest(base, registry.names('recipe'))}")
     found = beside[0] if beside else registry.get("recipe", base).path()

@@ -262,7 +262,7 @@ class _FFmpeg:
         except (self.error, OSError, ValueError):
             self._close_file()
             raise AudioError(f"{name}: cannot be decoded: truncated, damaged, or not audio ({KNOWN})") from None
-        if not self.container.streams.audio or not self.container.streams.audio[0].rate:
+        if not self.container.streams.audio or not getattr(self.container.streams.audio[0], "rate", None):
             self.close()
             raise AudioError(f"{name}: holds no audio that can be decoded")
         self.stream = self.container.streams.audio[0]

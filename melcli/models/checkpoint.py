@@ -150,6 +150,8 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:
         raise CheckpointError(f"{folder}: the tokenizer cannot be read ({first_line(error)})") from None
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise CheckpointError(f"{folder}: the tokenizer's model_max_length is {str(tokenizer.model_max_length)[:60]!r}, expected a number")
     check_pair(folder, config, tokenizer)
     return model.eval(), SpeechLMProcessor.of(config, tokenizer, model.speech_input, model.speech_output, read_lexicon(folder, config))
 
