@@ -31,7 +31,7 @@ from melcli.errors import MelcliError
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 APP = typer.main.get_command(cli.app)
-PROGRAMS = {"make", "git", "cd", "pip", "hf", "cat", "aplay", "vllm", "torchrun", "python", "ray", "curl"}
+PROGRAMS = {"make", "git", "cd", "pip", "hf", "cat", ".venv/bin/python", "aplay", "vllm", "torchrun", "python", "ray", "curl"}
 STANDS_FOR = {"RECIPE", "MODEL", "DIR"}  # words in capitals that the reader replaces
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 

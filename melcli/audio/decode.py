@@ -268,6 +268,9 @@ class _FFmpeg:
         self.stream = self.container.streams.audio[0]
         self.stream.thread_type = "NONE"
         self.rate, self.channels = self.stream.rate, self.stream.channels
+        if not self.channels:
+            self.close()
+            raise AudioError(f"{name}: holds no audio that can be decoded")
         seconds = None
         if self.stream.duration is not None and self.stream.time_base is not None:
             seconds = float(self.stream.duration * self.stream.time_base)

@@ -150,8 +150,6 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:
         raise CheckpointError(f"{folder}: the tokenizer cannot be read ({first_line(error)})") from None
-    if not isinstance(tokenizer.model_max_length, int | float):
-        raise CheckpointError(f"{folder}: the tokenizer's model_max_length is {str(tokenizer.model_max_length)[:60]!r}, expected a number")
     check_pair(folder, config, tokenizer)
     return model.eval(), SpeechLMProcessor.of(config, tokenizer, model.speech_input, model.speech_output, read_lexicon(folder, config))
 
@@ -168,6 +166,8 @@ def read_lexicon(folder: Path, config: SpeechLMConfig) -> lexicon.Lexicon | None
 
 def check_pair(folder: Path, config: SpeechLMConfig, tokenizer: Any) -> None:
     """Raises CheckpointError where a tokenizer is not the one that a model was trained with, as far as its size and special tokens tell."""
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise CheckpointError(f"{folder}: the tokenizer's model_max_length is {str(tokenizer.model_max_length)[:60]!r}, expected a number")
     ids = set(tokenizer.get_vocab().values())
     if max(ids) >= config.vocab_size:
         rows = config.vocab_size
