@@ -78,6 +78,7 @@ class Forked:
             try:
                 for stream, name in ((1, "out"), (2, "err")):
                     os.dup2(os.open(log / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs in the background
                 counted = _watch(folder, log / "changes", at_change, number)
                 os.chdir(folder)
                 code = work()
