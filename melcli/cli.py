@@ -1,6 +1,7 @@
 """The `melcli` command: each sub-command parses, makes one call and prints.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 all done, 1 some inputs failed, 2 usage or configuration, 130 interrupted.
+Results go to stdout, everything else to stderr. Exit codes: 0 all done, 1 some inputs failed, 2 usage or configuration, 130 interrupted,
+143 terminated.
 torch and what needs it are imported inside the commands, so that `--help` is instant.
 """
 
@@ -26,10 +27,13 @@ from melcli import (
     cli_mistakes,
     cli_names,
     cli_score,
+    cli_serve,
     cli_synthesize,
     cli_train,
     cli_transcribe,
     console,
+    interrupts,
+    launch,
 )
 from melcli.cli_options import (
     Device,
@@ -41,7 +45,7 @@ from melcli.cli_options import (
     finish,
     prepare,
 )
-from melcli.errors import MelcliError, UsageError
+from melcli.errors import MelcliError, UsageError, first_line, is_out_of_memory
 
 app = typer.Typer(name="melcli", pretty_exceptions_enable=False, rich_markup_mode=None)
 COMPLETE = "_MELCLI_COMPLETE"
@@ -144,6 +148,7 @@ app.command()(cli_answer.answer)
 app.command(short_help="Measure errors of models, result files and voices.")(cli_score.score)
 app.command(short_help="Compare the text and speech branch of a unified encoder.")(cli_branches.branches)
 app.command(short_help="Write a model for other programs to use.")(cli_export.export)
+app.command(short_help="Serve OpenAI's audio API and a page, requests in batches.")(cli_serve.serve)
 
 
 app.command(short_help="Say what works on this machine, and how to mend the rest.")(cli_doctor.doctor)
@@ -156,8 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         cli_complete.install(app)
     try:
-        code = app(args=None if arguments is None else list(arguments), prog_name="melcli", standalone_mode=False) or 0
-        sys.stdout.flush()
+        with interrupts.listening():
+            code = app(args=None if arguments is None else list(arguments), prog_name="melcli", standalone_mode=False) or 0
+            sys.stdout.flush()
     except MelcliError as error:
         console.error(_message(error))
         code = error.exit_code
@@ -170,17 +176,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _abandon_stdout()
         code = 1
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
             _abandon_stdout()
-            console.error(f"{error.filename or 'output'}: {error.strerror}.")
+            console.error(f"{error.filename or 'output'}: cannot be written: {error.strerror}.")
             code = 1
         elif error.filename is not None:
             console.error(f"{error.filename}: {error.strerror}.")
             code = 2
         else:
             raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        console.error(f"the memory is too small for this: {first_line(error)}")
+        code = 1
     if code == 130:
-        print("interrupted", file=sys.stderr)
+        code = interrupts.exit_code()
+    if code in interrupts.SAID and not launch.is_worker():  # of several processes the one that started them says it
+        print(interrupts.SAID[code], file=sys.stderr)
     sys.exit(code)
 
 

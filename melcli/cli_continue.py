@@ -33,8 +33,15 @@ def check(model: str | None, out: Path | None, others: Mapping[str, Any]) -> str
 
 
 def go_on(
-    prompts: Sequence[str], model: str, out: Path, with_prompt: bool | None, recursive: bool, skip_existing: bool, voice: dict[str, Any]
+    prompts: Sequence[str],
+    model: str,
+    out: Path,
+    with_prompt: bool | None,
+    plot: Path | None,
+    recursive: bool,
+    skip_existing: bool,
+    voice: dict[str, Any],
 ) -> Done:
-    """Continue every recording. voice: see `Responder.load`."""
+    """Continue every recording. plot: a picture, of one. voice: see `Responder.load`."""
     asked = {"paths": prompts, "task": "continue", "model": model, "out": out, "recursive": recursive, "skip_existing": skip_existing}
-    return run(Asked(**asked, with_prompt=with_prompt is not False, voice=voice))
+    return run(Asked(**asked, with_prompt=with_prompt is not False, plot=plot, voice=voice))

@@ -17,6 +17,8 @@ from melcli import console
 from melcli.errors import AudioError, UsageError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from melcli.inputs import AudioInput, Inputs
     from melcli.reply import Replied, Responder, Task
     from melcli.reply_files import Outputs
@@ -30,7 +32,8 @@ Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Look into th
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What was asked for. with_prompt: the speech begins with what it continues. voice: how the model is loaded, see `Responder.load`."""
+    """What was asked for. with_prompt: the speech begins with what it continues. plot: a picture of the only recording and what follows.
+    voice: how the model is loaded, see `Responder.load`."""
 
     paths: Sequence[str]
     task: Task
@@ -40,6 +43,7 @@ class Asked:
     recursive: bool = False
     skip_existing: bool = False
     with_prompt: bool = False
+    plot: Path | None = None
     voice: dict[str, Any]
 
 
@@ -61,6 +65,8 @@ def run(asked: Asked) -> Done:
     if str(asked.out) == "-" and asked.format != "txt":
         raise UsageError(f"-o - has the audio on standard output, where -f {asked.format} would write as well: give -o FILE.wav.")
     with open_inputs(asked.paths, recursive=asked.recursive) as inputs:
+        if asked.plot is not None:
+            _check_plot(asked.plot, inputs)
         outputs = open_outputs(inputs, asked.out, asked.skip_existing)
         if len(outputs.todo) < len(inputs.items):
             console.note(f"{len(inputs.items) - len(outputs.todo)} of {len(inputs.items)} are done already and skipped")
@@ -70,9 +76,12 @@ def run(asked: Asked) -> Done:
             console.decided(responder.decisions | {"output": outputs.where()})
             printer = Printer(inputs, asked, sys.stderr if outputs.pipe else sys.stdout)
             alone = inputs.total == 1 and asked.format == "txt"
-            replies = [_stream(responder, outputs, asked, printer)] if alone else list(_batch(responder, outputs, asked, printer))
+            with outputs.writing("synthesize" if asked.task == "continue" else asked.task):
+                replies = [_stream(responder, outputs, asked, printer)] if alone else list(_batch(responder, outputs, asked, printer))
             printer.close()
-            outputs.write_manifest()
+        else:
+            with outputs.writing(asked.task):  # of a run that was killed at its very end
+                pass
         failed = [*inputs.failures, *((one.name, inputs.reason(one.name, one.error)) for one in replies if one.error)]
         _warn([one for one in replies if not one.error])
         said = {one.name: _said(one, asked) for one in replies if not one.error}
@@ -136,6 +145,8 @@ class Printer:
 
 def _stream(responder: Responder, outputs: Outputs, asked: Asked, printer: Printer) -> Replied:
     """The only recording, each stage as soon as it is there."""
+    import torch
+
     from melcli.audio.writer import WavPipe, file_writer
     from melcli.reply import Replied
 
@@ -143,6 +154,7 @@ def _stream(responder: Responder, outputs: Outputs, asked: Asked, printer: Print
     path = outputs.files.get(item.name)
     speech = nullcontext(WavPipe(sys.stdout.buffer, responder.rate)) if outputs.pipe else file_writer(path, responder.rate) if path else nullcontext()
     first, samples = True, 0
+    kept: list[Tensor] = []
     try:
         with speech as out:
             for stage in responder.stream(item):
@@ -153,15 +165,32 @@ def _stream(responder: Responder, outputs: Outputs, asked: Asked, printer: Print
                     out.write(responder.prompted(item))
                 out.write(responder.begun(stage.wave_S) if first and asked.with_prompt else stage.wave_S)
                 first, samples = False, samples + len(stage.wave_S)
+                kept += [stage.wave_S] if asked.plot is not None else []
             if outputs.speaks and not samples:
                 raise AudioError(f"{item.name}: the model said nothing aloud.")
+            _note(outputs, responder.last, asked, samples / responder.rate)
     except AudioError as error:
         printer.end(None)
         return Replied(item.name, 0.0, error=str(error))
     printer.end(path)
     one = responder.last
-    _note(outputs, one, asked, samples / responder.rate)
+    if asked.plot is not None:
+        from melcli.synthesize_plot import plot_continued
+
+        title = f"{item.name}   heard: {one.heard[:60]}   says: {one.said[:60]}"
+        plot_continued(asked.plot, responder.prompted(item), torch.cat(kept), responder.rate, responder.replier.spec, title)
     return one
+
+
+def _check_plot(path: Path, inputs: Inputs) -> None:
+    """Raises UsageError where the picture could not be drawn in the end."""
+    from melcli.synthesize_plot import check_plot
+    from melcli.synthesize_rows import protect
+
+    check_plot(path)
+    if inputs.total != 1:
+        raise UsageError(f"--plot draws one recording, and there are {inputs.total}.")
+    protect([path], inputs.sources)
 
 
 def _batch(responder: Responder, outputs: Outputs, asked: Asked, printer: Printer) -> Iterator[Replied]:
@@ -171,17 +200,15 @@ def _batch(responder: Responder, outputs: Outputs, asked: Asked, printer: Printe
         for one in responder.replies(outputs.todo):
             path = outputs.files.get(one.name)
             if one.error is None and path is not None:
-                seconds = _write(responder, items[one.name], one, path, asked.with_prompt)
-                if one.error is None:
-                    _note(outputs, one, asked, seconds)
+                _write(responder, items[one.name], one, path, outputs, asked)
             if one.error is None:
                 printer.write(one, path)
             bar.advance(1, one.name)
             yield one
 
 
-def _write(responder: Responder, item: AudioInput, one: Replied, path: Path, with_prompt: bool) -> float:
-    """Write the speech of a reply, and return its seconds; where there is none the reply gets its error."""
+def _write(responder: Responder, item: AudioInput, one: Replied, path: Path, outputs: Outputs, asked: Asked) -> None:
+    """Write the speech of a reply, noted before its file has its name; where there is none the reply gets its error."""
     from melcli.audio.writer import file_writer
 
     wave_S, one.wave_S = one.wave_S, None
@@ -189,14 +216,13 @@ def _write(responder: Responder, item: AudioInput, one: Replied, path: Path, wit
         if wave_S is None or not len(wave_S):
             raise AudioError(f"{one.name}: the model said nothing aloud.")
         with file_writer(path, responder.rate) as out:
-            if with_prompt:
+            if asked.with_prompt:
                 out.write(responder.prompted(item))
                 wave_S = responder.begun(wave_S)
             out.write(wave_S)
+            _note(outputs, one, asked, len(wave_S) / responder.rate)
     except AudioError as error:
         one.error = str(error)
-        return 0.0
-    return len(wave_S) / responder.rate
 
 
 def _said(one: Replied, asked: Asked) -> str:

@@ -30,6 +30,10 @@ LanguageModel = Annotated[
 
 ANSWERS = ("accuracy %", "95 %", "exact %", "95 %", "spoken %", "95 %", "question WER %", "95 %", "questions", "audio s", "RTFx")
 CONTINUATIONS = ("log-ppl", "95 %", "per word", "SIM prompt", "95 %", "WER %", "95 %", "seconds", "silent", "loops", "recordings", "audio s", "RTFx")
+VOICES = (
+    *("F0 Hz", "prompt's", "from it, st", "95 %", "from another's", "95 %", "LTAS from it, dB", "95 %", "from another's", "95 %"),
+    *("voiced %", "prompt's", "silence %", "prompt's", "level dB", "prompt's"),
+)
 
 
 def task_of(asked: str | None, sets: Sequence[str]) -> str:
@@ -194,6 +198,8 @@ def _show(scored: Sequence[Scored], asked: Asked, lm: Any) -> None:
     head = ("model", "set", *(ANSWERS if asked.task == "answer" else CONTINUATIONS))
     rows = [row for one in objects for row in _rows(one, asked.task)]
     show(asked, asked.task, objects, head, rows, [one.report for one in scored])
+    if asked.task == "continue" and asked.format == "table":
+        console.table(("model", "set", *VOICES), [row for one in objects for row in _voices(one)], title="\nvoices beside their prompts", stdout=True)
 
 
 def _as_dict(one: Scored, task: str, lm: Any) -> dict[str, Any]:
@@ -227,4 +233,17 @@ def _rows(one: dict[str, Any], task: str) -> list[list[str]]:
             cells = [c["log_perplexity"], c["log_perplexity_interval"], c["per_word"], c["sim_prompt"], c["sim_prompt_interval"]]
             cells += [s["wer"], s["wer_interval"], c["seconds"], c["silent"], c["loops"], c["continuations"]]
         found.append([one["model"] or "-", name, *map(cell, [*cells, s["audio_seconds"], s["rtfx"]])])
+    return found
+
+
+def _voices(one: dict[str, Any]) -> list[list[str]]:
+    from melcli.scoring.tally import cell
+
+    found = []
+    for name, s in one["sets"].items():
+        v = s["continuation"]["voice"]
+        cells = [v["pitch"], v["prompt_pitch"]]
+        cells += [v[key + end] for key in ("semitones", "semitones_other", "ltas", "ltas_other") for end in ("", "_interval")]
+        cells += [v[prefix + key] for key in ("voiced", "silence", "level") for prefix in ("", "prompt_")]
+        found.append([one["model"] or "-", name, *map(cell, cells)])
     return found

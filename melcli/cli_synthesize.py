@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections import Counter
@@ -16,7 +17,8 @@ import typer
 from melcli import cli_continue, console
 from melcli.cli_options import Device, Dtype, Offline, Quiet, Verbose, finish, prepare
 from melcli.cli_reply import MaxSeconds, Recursive
-from melcli.errors import AudioError, CheckpointError, UsageError, WriteError
+from melcli.errors import AudioError, CheckpointError, DiskFull, UsageError, WriteError
+from melcli.files import alone
 
 if TYPE_CHECKING:
     from melcli.synthesize import Chunk, Delivered, Request, Synthesizer
@@ -47,7 +49,10 @@ def synthesize(
         typer.Option(min=0, max=10, help="How freely the voice varies; 0 is always the mean.  [default: the model's own]", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="What is drawn from; the same seed gives the same audio.")] = 0,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw mel, stop probability and latent deviation (.png, .pdf, .svg).")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw mel, stop probability and deviation; or prompt and continuation (.png, .pdf, .svg)."),
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Transcribe the result and print the word error rate against the text.")] = False,
     check_with: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The recogniser of --check, which this turns on.  [default: tiny-en]")
@@ -76,11 +81,11 @@ def synthesize(
     listener = check_with or ("tiny-en" if check else None)
     common = {"device": device, "dtype": dtype, "offline": offline}
     if prompts:
-        texts = {"TEXT": text, "--text-file": text_file, "--voice": voice, "--voice-text": voice_text, "--lexicon": lexicon, "--plot": plot}
+        texts = {"TEXT": text, "--text-file": text_file, "--voice": voice, "--voice-text": voice_text, "--lexicon": lexicon}
         name = cli_continue.check(model, out, texts)
         _check_listener(listener, out, offline)
         voicing = {"vocoder": vocoder, "temperature": temperature, "seed": seed, "max_seconds": max_seconds}
-        done = cli_continue.go_on(prompts, name, out, with_prompt, recursive, skip_existing, voicing | common)
+        done = cli_continue.go_on(prompts, name, out, with_prompt, plot, recursive, skip_existing, voicing | common)
         if listener is not None and done.spoken:
             _listen(listener, done.spoken, common)
         finish(done.failed, done.total)
@@ -93,13 +98,16 @@ def synthesize(
     rows: list[Row] = []
     batch = text_file is not None and text_file.name.endswith(ROWS)
     if batch:
-        from melcli.synthesize_rows import read_rows
+        from melcli.journal import Journal
+        from melcli.synthesize_rows import MANIFEST, read_rows, write_manifest
 
         rows = read_rows(text_file, out)
         todo = [row for row in rows if not (skip_existing and row.path.is_file())]
         if len(todo) < len(rows):
             console.note(f"{len(rows) - len(todo)} of {len(rows)} are done already and skipped")
         if not todo:
+            with alone(out, "synthesize"), Journal(out / MANIFEST) as journal:  # of a run that was killed at its very end
+                print(write_manifest(rows, journal))
             return
     _check_listener(listener, out, offline)
     from melcli.synthesize import Synthesizer
@@ -109,7 +117,8 @@ def synthesize(
     console.decided(synthesizer.decisions | {"output": _output(out, batch)})
     began = time.perf_counter()
     if batch:
-        spoken, failed, seconds = _speak_rows(synthesizer, rows, todo, out, voice, voice_text)
+        with alone(out, "synthesize"):
+            spoken, failed, seconds = _speak_rows(synthesizer, rows, todo, out, voice, voice_text)
     else:
         spoken, seconds = _speak_text(synthesizer, text, text_file, out, voice, voice_text, plot, keep_text=listener is not None)
         failed = []
@@ -224,27 +233,36 @@ def _speak_rows(
 ) -> tuple[list[tuple[Path, str]], list[tuple[str, str]], float]:
     """A file of texts into a folder. Returns (file, text) of what was spoken, (row, reason) of what failed, and the seconds of audio."""
     from melcli.audio.writer import file_writer
+    from melcli.journal import Journal
     from melcli.synthesize import deliver
-    from melcli.synthesize_rows import write_manifest
+    from melcli.synthesize_rows import MANIFEST, write_manifest
 
     failed: list[tuple[str, str]] = []
     done: dict[str, Delivered] = {}
     by_audio = {row.audio: row for row in todo}
+    rate = synthesizer.rate
     requests = _requests(synthesizer, todo, _voice(synthesizer, voice, voice_text), failed)
-    with console.progress("synthesize", len(todo)) as bar:
-        for audio, chunks in groupby(synthesizer.chunks(requests), key=lambda chunk: chunk.request.id):
-            row = by_audio[audio]
-            try:
-                done[audio] = deliver(chunks, file_writer(row.path, synthesizer.rate), synthesizer.rate)
-            except (AudioError, UsageError, WriteError) as error:
-                failed.append((row.where, str(error)))
-            bar.advance(1, audio)
-    _warn(list(done.values()))
-    facts = {
-        audio: {"duration": round(found.samples / synthesizer.rate, 3), "odd": [reason for reason, _ in found.odd]} for audio, found in done.items()
-    }
-    print(write_manifest(folder, rows, facts))
-    return [(by_audio[audio].path, by_audio[audio].text) for audio in done], failed, sum(one["duration"] for one in facts.values())
+    with Journal(folder / MANIFEST) as journal, console.progress("synthesize", len(todo)) as bar:
+
+        def note(audio: str, found: Delivered) -> None:
+            journal.add({"audio": audio, "duration": round(found.samples / rate, 3), "odd": [reason for reason, _ in found.odd]})
+
+        try:
+            for audio, chunks in groupby(synthesizer.chunks(requests), key=lambda chunk: chunk.request.id):
+                row = by_audio[audio]
+                try:
+                    done[audio] = deliver(chunks, file_writer(row.path, rate), rate, whole=functools.partial(note, audio))
+                except DiskFull:
+                    raise
+                except (AudioError, UsageError, WriteError) as error:
+                    failed.append((row.where, str(error)))
+                bar.advance(1, audio)
+        except KeyboardInterrupt:
+            write_manifest(rows, journal)
+            raise
+        _warn(list(done.values()))
+        print(write_manifest(rows, journal))
+    return [(by_audio[audio].path, by_audio[audio].text) for audio in done], failed, sum(found.samples for found in done.values()) / rate
 
 
 def _requests(synthesizer: Synthesizer, rows: list[Row], voice: object, failed: list[tuple[str, str]]) -> Iterator[Request]:

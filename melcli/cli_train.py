@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from melcli import console
+from melcli import console, interrupts
 from melcli.cli_options import Offline, Quiet, Verbose, finish, prepare
 from melcli.errors import UsageError
 
@@ -134,6 +134,7 @@ def _train(asked: Asked, begun: Sequence[str], jobs: int = 1, only: Sequence[str
         rates = "; ".join(said(name, rate) for name, rate in result.rates.items())
         console.note(f"weights kept: {result.chosen}" + (f": {rates}" if rates else ""))
         print(result.folder)
+    _end_if_stopped(result is None and not asked.dry_run and launch.is_first())
 
 
 def _train_alone(asked: Asked, recipe: VocoderRecipe | UnifiedRecipe, swept: bool, needs_start: bool) -> None:
@@ -166,6 +167,13 @@ def _train_alone(asked: Asked, recipe: VocoderRecipe | UnifiedRecipe, swept: boo
     if result is not None:
         console.note("; ".join(said) or "not evaluated")
         print(result.folder)
+    _end_if_stopped(result is None and not asked.dry_run)
+
+
+def _end_if_stopped(stopped: bool) -> None:
+    """Exit as what a signal ended, for a training that saved what it had and stopped: what follows it must not take it for done."""
+    if stopped:
+        raise typer.Exit(interrupts.exit_code())
 
 
 def _sweep(asked: Asked, settings: Sequence[str], out: Path, jobs: int, only: Sequence[str]) -> None:
@@ -193,3 +201,4 @@ def _sweep(asked: Asked, settings: Sequence[str], out: Path, jobs: int, only: Se
     if left := sum(one.state in ("new", "begun") for one in found):
         console.note(f"{left} of {len(found)} are not done; the same command goes on with them")
     finish([(one.member.label, one.error) for one in found if one.error], len(found))
+    _end_if_stopped(interrupts.noted())

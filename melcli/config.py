@@ -13,7 +13,7 @@ Scalars follow YAML 1.2's core schema, not PyYAML's 1.1: `1e-4` is a number, `no
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -23,10 +23,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from melcli import registry
-from melcli.errors import ConfigError, nearest
+from melcli.errors import ConfigError, first_line, nearest
 
 Key = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
+
+
+MOST_VALUES, DEEPEST = 20_000, 50
+PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+LARGEST = 10_000_000
+"""Bytes of a configuration file."""
 
 
 class Config(BaseModel):
@@ -63,8 +69,8 @@ def apply_overrides(tree: Tree, overrides: Iterable[str]) -> Tree:
     """A new tree with `key.sub=value` settings applied in order; the value is YAML (`a=`: null; `a={b: 1}` replaces the whole of `a`)."""
     for text in overrides:
         name, equals, value = text.partition("=")
-        if not equals or not all(name.split(".")):
-            raise ConfigError(f"'{text}' is not a setting: write key=value or key.sub=value.")
+        if not equals or not all(name.split(".")) or name.count(".") > DEEPEST:
+            raise ConfigError(f"'{text[:80]}' is not a setting: write key=value or key.sub=value.")
         mark = f"setting '{text}'"
         tree = assign(tree, name, _parse(value, mark)[0], mark)
     return tree
@@ -130,11 +136,14 @@ _core_schema(_Dumper)
 
 def _load(path: Path, above: tuple[Path, ...]) -> Tree:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LARGEST + 1)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a name with a zero byte
         raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'}).") from None
+    if len(text) > LARGEST:
+        raise ConfigError(f"{path}: is larger than {LARGEST / 1e6:g} MB, so no configuration.")
     data, marks = _parse(text, str(path))
     if data is None:
         data = {}
@@ -150,7 +159,10 @@ def _load(path: Path, above: tuple[Path, ...]) -> Tree:
 def _base_path(path: Path, base: Any, mark: str, above: tuple[Path, ...]) -> Path:
     if not isinstance(base, str):
         raise ConfigError(f"{mark}: 'extends' takes a file or recipe name, or a list of them, not {base!r}.")
-    beside = [p for p in (path.parent / base, path.parent / f"{base}.yaml") if p.is_file()]
+    try:
+        beside = [p for p in (path.parent / base, path.parent / f"{base}.yaml") if p.is_file()]
+    except (OSError, ValueError) as error:  # too long for a name, or NUL in it
+        raise ConfigError(f"{mark}: 'extends' cannot be a file: {first_line(error)[:200]}") from None
     if not beside and base not in registry.names("recipe"):
         raise ConfigError(f"{mark}: extends '{base}', which is neither a file beside it nor a recipe.{nearest(base, registry.names('recipe'))}")
     found = beside[0] if beside else registry.get("recipe", base).path()
@@ -161,20 +173,28 @@ def _base_path(path: Path, base: Any, mark: str, above: tuple[Path, ...]) -> Pat
 
 def _parse(text: str, name: str) -> tuple[Any, dict[Key, str]]:
     """The data of one YAML document and the marks of its keys. `name` is a file, or what to say instead of one."""
-    loader = _Loader(text)
     marks: dict[Key, str] = {}
+    count = 0
 
     def mark(node: yaml.Node) -> str:
         return name if name.startswith("setting ") else f"{name}:{node.start_mark.line + 1}"
 
     def build(node: yaml.Node, key: Key, above: tuple[int, ...]) -> Any:
+        nonlocal count
+        count += 1
         if id(node) in above:
             raise ConfigError(f"{mark(node)}: an alias that contains itself.")
+        if count > MOST_VALUES:
+            raise ConfigError(f"{mark(node)}: more than {MOST_VALUES:,} values, once aliases are written out.")
+        if len(above) > DEEPEST:
+            raise ConfigError(f"{mark(node)}: more than {DEEPEST} lists and mappings within one another.")
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in PLAIN_TAGS:
+            raise ConfigError(f"{mark(node)}: a value of type {node.tag}, which no configuration holds.")
         inside = (*above, id(node))
         if isinstance(node, yaml.SequenceNode):
             return [build(child, (*key, i), inside) for i, child in enumerate(node.value)]
         if not isinstance(node, yaml.MappingNode):
-            return loader.construct_object(node)
+            return _scalar(loader, node, mark)
         out: dict[str, Any] = {}
         for key_node, value_node in node.value:
             word = key_node.value
@@ -188,9 +208,13 @@ def _parse(text: str, name: str) -> tuple[Any, dict[Key, str]]:
             out[word] = build(value_node, (*key, word), inside)
         return out
 
+    loader = None
     try:
+        loader = _Loader(text)  # which looks for characters that YAML does not know
         node = loader.get_single_node()
         return (None if node is None else build(node, (), ())), marks
+    except RecursionError:
+        raise ConfigError(f"{name}: brackets or indents within one another, too deep to be read.") from None
     except yaml.MarkedYAMLError as error:
         place = f":{error.problem_mark.line + 1}" if error.problem_mark and not name.startswith("setting ") else ""
         raise ConfigError(f"{name}{place}: not YAML: {error.problem or error.context}.") from None
@@ -199,7 +223,19 @@ def _parse(text: str, name: str) -> tuple[Any, dict[Key, str]]:
     except ValueError as error:
         raise ConfigError(f"{name}: {error}.") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
+
+
+def _scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode, mark: Callable[[yaml.Node], str]) -> Any:
+    """A word, number, yes or no, or nothing. Raises ConfigError for a tag that says otherwise, or that the text does not fit."""
+    try:
+        value = loader.construct_object(node)
+    except (ValueError, LookupError, AttributeError, OverflowError) as error:
+        raise ConfigError(f"{mark(node)}: {node.value[:60]!r} cannot be read as {node.tag.rpartition(':')[2]} ({error}).") from None
+    if not isinstance(value, str | int | float | bool | None):
+        raise ConfigError(f"{mark(node)}: a value of type {node.tag}, which no configuration holds.")
+    return value
 
 
 # --- merging -------------------------------------------------------------------------------------------------------------------------------

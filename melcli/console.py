@@ -55,17 +55,23 @@ def detail(message: str) -> None:
 
 def warn(message: str) -> None:
     """One line that is shown even when quiet: something may not be as the user thinks."""
-    _line(f"warning: {message}")
+    _line(f"warning: {one_line(message)}")
 
 
 def error(message: str) -> None:
     """One line that says what is wrong. The exit code is the caller's."""
-    _line(f"error: {' '.join(str(message).split())}")
+    _line(f"error: {one_line(message)}")
+
+
+def one_line(message: str) -> str:
+    """A message on one line, whatever names of files and pieces of them it quotes: no line breaks, nothing that a terminal would act on."""
+    text = " ".join(str(message).split())
+    return text if text.isprintable() else "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in text)
 
 
 def failures(failed: Sequence[tuple[str, str]], total: int) -> None:
     """Which inputs failed and why, a line each: shown whatever the level, since the exit code is 1 because of it."""
-    lines = [f"{name}: {' '.join(reason.removeprefix(f'{name}: ').split())}" for name, reason in failed]
+    lines = [one_line(reason if reason.startswith(f"{name}:") else f"{name}: {reason}") for name, reason in failed]
     if lines and total == 1:
         error(lines[0])
     elif lines:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import struct
 from pathlib import Path
 from typing import Any
 
 from melcli.errors import CheckpointError
+from melcli.untrusted import parse_json
 
 WEIGHTS = "model.safetensors"
 
@@ -39,7 +39,7 @@ def read_header(path: Path) -> dict[str, Any]:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > path.stat().st_size:
                 raise ValueError
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
             if not isinstance(header, dict):
                 raise ValueError
             return header
@@ -57,7 +57,7 @@ def sha256(path: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: is no model folder: it has no {path.name}.") from None
     except (OSError, ValueError):

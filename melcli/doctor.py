@@ -44,6 +44,7 @@ EXTRAS = {  # as in pyproject.toml: what it is for, and packages that it brings
     "ray": ("--ray, work over several machines", ("ray",)),
     "remote": ("feature shards behind s3://, gs://, https://", ("s3fs", "gcsfs", "aiohttp")),
     "score": ("the OpenASR leaderboard's sets and rules", ("kaldialign", "pyarrow", "whisper-normalizer")),
+    "serve": ("melcli serve", ("starlette", "uvicorn", "python-multipart")),
     "sphinx": ("pocketsphinx, which listens to voices in score --task tts", ("pocketsphinx",)),
     "vocos": ("vocoder vocos", ("vocos",)),
 }

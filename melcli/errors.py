@@ -45,6 +45,10 @@ class WriteError(MelcliError):
     exit_code = 1
 
 
+class DiskFull(WriteError):
+    """A result for which there is no room: nothing that follows would have any, so a command ends there."""
+
+
 class ClusterError(MelcliError):
     """Workers of a cluster that died, or the cluster itself. What was written before stays, and the same command goes on with it."""
 
@@ -68,3 +72,15 @@ def first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])[:200]
     return f"{type(error).__name__} {said}".strip() if isinstance(error, KeyError) or not said else said
+
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "alloc_failed")
+"""What torch says in errors that have no class of their own, in small letters."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, of Python, torch or a library beneath it, says that memory was wanted and not had."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in said for words in OUT_OF_MEMORY)

@@ -15,7 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +30,8 @@ from melcli.data.rows import read_lines
 from melcli.data.shard_maker import TYPICAL_SECONDS, Failure, Options, ShardDone, cut, make_shard
 from melcli.data.shards import DTYPES, FORMAT, SUMMARY, ShardHead, is_foreign, read_head, shard_path
 from melcli.data.utterance import Utterance
-from melcli.errors import ShardError, UsageError
-from melcli.files import write_text
+from melcli.errors import ClusterError, ShardError, UsageError
+from melcli.files import alone, write_text
 from melcli.models.hardware import keep_freed_memory, pick_device
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 PROCESS_JOBS = 5  # from so many jobs on, processes: Python's own lock then costs more than starting them does
 FAILED = "failed.jsonl"
+DIED = (
+    "a process that makes shards was ended from outside, perhaps for want of memory; the same command goes on with what is done, or give fewer --jobs"
+)
 HISTOGRAM_EDGES = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 16.0, 20.0, 25.0, 30.0, 60.0, math.inf)
 
 
@@ -126,38 +129,15 @@ def _executor(jobs: int) -> Iterator[Executor]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Processes started here never see Ctrl-C, which a terminal sends to all: the parent ends them, and only it has something to say."""
+    """Processes started here never see Ctrl-C and SIGTERM, which are sent to all: the parent ends them, and only it has something to say."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder against a second run into it, which would remove what this one is writing. Raises UsageError where there is one."""
-    try:
-        import fcntl
-
-        held = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):  # Windows; a folder that may be written but not listed
-        yield
-        return
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(held)
-        raise UsageError(f"-o {folder}: another featurize is writing there; wait for it, or give another folder") from None
-    except OSError:  # a file system without locks
-        pass
-    try:
-        yield
-    finally:
-        os.close(held)
 
 
 def _keep_source(source: str, folder: Path) -> None:
@@ -241,7 +221,10 @@ def _finish(folder: Path, shards: int, options: Options, stamp: dict[str, Any], 
         "mean": [round(value, 6) for value in total_2M[0].tolist()],
         "std": [round(value, 6) for value in std_M.tolist()],
         "duration_histogram": {"edges_seconds": list(HISTOGRAM_EDGES[:-1]), "utterances": list(counts)},
-        "shards": [{"file": shard_path(folder, i).name, "utterances": head.utterances, "frames": head.frames} for i, head in enumerate(heads)],
+        "shards": [
+            {"file": shard_path(folder, i).name, "utterances": head.utterances, "frames": head.frames, "rows": head.rows}
+            for i, head in enumerate(heads)
+        ],
     }
     lines = [json.dumps({"id": one.id, "audio": one.audio, "error": one.error}, ensure_ascii=False) + "\n" for one in failures]
     if lines:
@@ -300,8 +283,7 @@ def featurize(
         raise UsageError(f"-o {folder} is a file, expected a folder")
     if isinstance(source, str):
         _keep_source(source, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with alone(folder, "featurize"):
         return _into(folder, utterances, options, executor or jobs, overwrite, announce, progress, started)
 
 
@@ -335,7 +317,10 @@ def _into(
                 if index not in finished
             ]
         for future in as_completed(waiting):
-            done.append(future.result())
+            try:
+                done.append(future.result())
+            except BrokenExecutor:
+                raise ClusterError(DIED) from None
             if progress is not None:
                 progress(done[-1])
     failures = tuple(failure for one in sorted(done, key=lambda one: one.index) for failure in one.failures)

@@ -10,25 +10,32 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Self
+from typing import IO, TYPE_CHECKING, Self
 
 from melcli.data.folders import AUDIO_SUFFIXES, is_audio, walk
 from melcli.data.rows import ADDRESSES
 from melcli.data.utterance import MICROPHONE, Utterance
 from melcli.errors import MelcliError, UsageError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MANIFEST_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 
 
 @dataclass(frozen=True, slots=True)
 class AudioInput:
-    """One thing to transcribe. name: what the user calls it, and no other input of the run."""
+    """One thing to transcribe. name: what the user calls it, and no other input of the run.
+
+    blocks: gives its samples at a rate, wave_S by wave_S, where they are not those of the utterance's files.
+    """
 
     name: str
     utterance: Utterance
+    blocks: Callable[[int], Iterator[Tensor]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +73,10 @@ class Inputs:
         """An error without the path it repeats, and without the name of the temporary file that stands for stdin."""
         for item in self.items:
             if item.name == name:
+                shown = self.places[name].shown
                 for path in item.utterance.audio:
-                    error = error.removeprefix(f"{path}: ").replace(path, self.places[name].shown)
+                    # of a row of a manifest the path says more than its id
+                    error = (error.removeprefix(f"{path}: ") if shown == name else error).replace(path, shown)
         return error
 
     def __enter__(self) -> Self:
@@ -169,4 +178,4 @@ def _whole_file(path: Path) -> Utterance:
 
 def inside(name: str) -> str:
     """An utterance's id as a relative path that stays inside the output folder."""
-    return "/".join(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "..", ".")) or "utterance"
+    return "/".join(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "//", "..", ".")) or "utterance"

@@ -91,7 +91,7 @@ def windows(items: Iterable[AudioInput], rate: int, cutter: Callable[[], Cutter]
         hearing, cut, count = Hearing(item), cutter(), 0
         error = None
         try:
-            for piece in _pieces(item, rate, cut):
+            for piece in pieces(item, rate, cut):
                 window.pieces.append((hearing, count, piece))
                 window.seconds += piece.end - piece.start if piece.wave_S is not None else 0.0
                 count += 1
@@ -108,8 +108,9 @@ def windows(items: Iterable[AudioInput], rate: int, cutter: Callable[[], Cutter]
         yield window
 
 
-def _pieces(item: AudioInput, rate: int, cut: Cutter) -> Iterator[Piece]:
-    for wave_S in stream_utterance(item.utterance, rate):
+def pieces(item: AudioInput, rate: int, cut: Cutter) -> Iterator[Piece]:
+    """The pieces of an input, in order, while it is read. Raises AudioError where it cannot be read to its end."""
+    for wave_S in item.blocks(rate) if item.blocks else stream_utterance(item.utterance, rate):
         for piece in cut.push(wave_S):
             yield _owned(piece)
     for piece in cut.finish():

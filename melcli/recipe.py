@@ -155,7 +155,7 @@ class ModelSection(Section):
         None, ge=0, le=10, description="of what the model says, unless `--temperature` asks for another; 1, or as in `init`, unless given"
     )
     text_positions: Literal["plain", "spread"] = Field(
-        "plain", description="spread: a token of a text that is said, and the step that says it, get about the same position"
+        "plain", description="spread: a token of a text or reply that is said, and the step that says it, get about the same position"
     )
     spoken_ctc_weight: float = Field(0.0, ge=0, description="weight of an auxiliary CTC loss on the states that speech is said from")
     ctc_weight: float = Field(0.0, ge=0, description="weight of an auxiliary CTC loss on speech positions")

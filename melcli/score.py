@@ -7,7 +7,6 @@ another protocol.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,7 +17,7 @@ from melcli import console, launch
 from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError, UsageError
 from melcli.files import write_text
-from melcli.score_run import named, transcribe_set
+from melcli.score_run import named, result_folder, transcribe_set
 from melcli.scoring import protocol as protocols
 from melcli.scoring import results
 from melcli.scoring.chunks import join_chunks
@@ -100,10 +99,8 @@ def score(
         if launch.is_first():
             console.decided({"protocol": why})
         expected(sum(len(one.utterances) for one in loaded.values()) * len(models) // launch.place()[1])
-        with tempfile.TemporaryDirectory(prefix="melcli-score-") as scratch:
-            folder = output or (DEFAULT_FOLDER if sets else Path(launch.gather([scratch])[0]))
+        with result_folder(output or (DEFAULT_FOLDER if sets else None)) as folder:
             reports = [_score_model(model, loaded, chosen, folder, load or _load, overwrite, heard, done) for model in models]
-            launch.gather([])  # nobody removes what another still reads
     if table is not None and launch.is_first():
         write_text(table, to_csv(reports))
     return reports

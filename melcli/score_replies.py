@@ -7,10 +7,8 @@ Shapes: S samples.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePath
@@ -23,7 +21,7 @@ from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError, UsageError
 from melcli.inputs import AudioInput
 from melcli.reply import Replied
-from melcli.score_run import transcribe_set
+from melcli.score_run import result_folder, transcribe_set
 from melcli.scoring import results
 from melcli.scoring.protocol import Protocol as Counting
 from melcli.scoring.results import ResultRow
@@ -109,7 +107,10 @@ class Interview:
 
 @dataclass(frozen=True)
 class Material:
-    """What is to be replied to of one source. left_out: (name, reason) of what cannot be, as this task goes; failed: of what ought to be."""
+    """What is to be replied to of one source. left_out: (name, reason) of what cannot be, as this task goes; failed: of what ought to be.
+
+    beside: all that could be, whatever the limit, for who compares with others; empty where nobody does.
+    """
 
     name: str
     label: str
@@ -117,6 +118,7 @@ class Material:
     left_out: list[tuple[str, str]] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     whole: frozenset[str] = frozenset()
+    beside: Mapping[str, Utterance] = field(default_factory=dict)
 
 
 def score_replies(
@@ -139,9 +141,7 @@ def score_replies(
     settings: all that rows depend on. output: folder of result files and of speech; what is there is gone on with, unless `overwrite`.
     """
     scored = Scored(Report(protocol, name))
-    with ExitStack() as stack:
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="melcli-score-"))
-        folder = output or Path(launch.gather([scratch])[0])
+    with result_folder(output) as folder:
         for one in material:
             file = folder / results.file_name(name, one.label)
             asked, asking = interview(one, file.with_suffix(""))
@@ -152,7 +152,6 @@ def score_replies(
                 rows = {row.audio_filepath: row for row in results.read(file)} if file.exists() else {}
                 kept = [rows[key] for key in asked.utterances if key in rows]
                 scored.add(one.name, kept, folder=folder, utterances=asked.utterances, about=about)
-        launch.gather([])  # nobody removes what another still reads
     return scored
 
 

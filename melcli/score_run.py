@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from melcli import launch
+from melcli import console, launch
 from melcli.data.rows import ADDRESSES
 from melcli.data.utterance import Utterance
 from melcli.inputs import AudioInput
@@ -32,6 +33,22 @@ def named(utterances: Sequence[Utterance]) -> dict[str, Utterance]:
         seen[name] += 1
         found[name if seen[name] == 1 else f"{name}#{seen[name]}"] = utterance
     return found
+
+
+@contextmanager
+def result_folder(output: Path | None) -> Iterator[Path]:
+    """The folder of result files: `output`, or one that is removed at the end; what an interrupt then costs is said. For all processes together."""
+    if output is not None:
+        yield output
+        return
+    with tempfile.TemporaryDirectory(prefix="melcli-score-") as scratch:
+        try:
+            yield Path(launch.gather([scratch])[0])
+        except KeyboardInterrupt:
+            if launch.is_first():
+                console.note("what was done is not kept; with -o DIR it is, and the same command goes on with it")
+            raise
+        launch.gather([])  # nobody removes what another still reads
 
 
 def transcribe_set(

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from melcli import console, launch
+from melcli import console
 from melcli.errors import UsageError
 from melcli.files import write_text
 from melcli.inputs import AudioInput
 from melcli.models.skip_layers import blocks_of, parse_layers, skipping
 from melcli.models.speech_lm_recogniser import SpeechLMRecogniser
 from melcli.score import DEFAULT_FOLDER, Report, score
+from melcli.score_run import result_folder
 from melcli.scoring.tally import cell
 from melcli.transcribe import Transcriber
 from melcli.transcripts import Transcript
@@ -94,14 +94,12 @@ def score_skipping(
     count = len(blocks_of(transcriber.recogniser.model))
     layers = parse_layers(text, count)
     reports: list[Report] = []
-    with tempfile.TemporaryDirectory(prefix="melcli-skip-") as scratch:
-        folder = output or (DEFAULT_FOLDER if sets else Path(launch.gather([scratch])[0]))
+    with result_folder(output or (DEFAULT_FOLDER if sets else None)) as folder:
         for layer in (None, *layers):
             skipping_it = SkippingTranscriber(transcriber, [] if layer is None else [layer])
             place = folder if layer is None else folder / f"skip-{layer}"
             reports += score(models=[model], sets=sets, output=place, load=lambda name, one=skipping_it: one, **options)
             console.detail(f"{model}: layer {layer} skipped, done" if layer is not None else f"{model}: whole, done")
-        launch.gather([])
     return Relevance(model, count, reports[0], dict(zip(layers, reports[1:], strict=True)))
 
 

@@ -8,7 +8,6 @@ Shapes: S samples.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -25,7 +24,7 @@ from melcli.data.utterance import Utterance
 from melcli.errors import AudioError, ManifestError, UsageError
 from melcli.inputs import AudioInput
 from melcli.score import model_digest
-from melcli.score_run import transcribe_set
+from melcli.score_run import result_folder, transcribe_set
 from melcli.score_tts_voices import Made, Spoken, Voice
 from melcli.scoring import results
 from melcli.scoring.protocol import Protocol
@@ -134,8 +133,7 @@ def score_tts(
     of_voice = [sets(voice) for voice in voices]
     expected(sum(len(one.wanted) for several in of_voice for one in several) // launch.place()[1])
     reports = []
-    with tempfile.TemporaryDirectory(prefix="melcli-score-") as scratch:
-        folder = output or Path(launch.gather([scratch])[0])
+    with result_folder(output) as folder:
         for voice, several in zip(voices, of_voice, strict=True):
             report = Report(protocol, voice.name)
             made_by = {"model": voice.name, **voice.settings, **ears.settings, **(settings or {})}
@@ -143,7 +141,6 @@ def score_tts(
                 _score_set(report, voice, ears, one, folder, made_by, overwrite, heard)
                 done(voice.name, one.name)
             reports.append(report)
-        launch.gather([])  # nobody removes what another still reads
     return reports
 
 

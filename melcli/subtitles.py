@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PAUSE_SECONDS = 0.5  # between two words that had better not stand in one cue
 FULL_SHARE = 0.5  # of a cue's characters: from here on a pause, or the end of a sentence, ends it
+FRAME_SECONDS = 0.04  # of a video: a cue shorter than that is never seen, and one of no length is an error to some players
 SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")
 
 
@@ -39,11 +40,15 @@ class Cue:
 
 
 def cues(segments: Iterable[Segment], layout: Layout) -> Iterator[Cue]:
-    """The cues of a recording. None is longer than the layout allows, none overlaps another, and together they hold every word."""
+    """The cues of a recording. None is longer than the layout allows, none overlaps another, none lasts no time, and together they hold every
+    word: where an aligner gave words no room, cues behind them begin a little later."""
+    free = 0.0
     for segment in segments:
         timed = _timed(segment, layout.width)
         for group in _groups(timed, layout):
-            yield Cue(group[0][1], group[-1][2], tuple(_balanced([word for word, _, _ in group], layout)))
+            start = max(group[0][1], free)
+            free = max(group[-1][2], start + FRAME_SECONDS)
+            yield Cue(start, free, tuple(_balanced([word for word, _, _ in group], layout)))
 
 
 def _timed(segment: Segment, width: int) -> list[tuple[str, float, float]]:

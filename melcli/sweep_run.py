@@ -15,9 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from melcli import config, console
+from melcli import config, console, interrupts
 from melcli.errors import ConfigError, UsageError, nearest
-from melcli.files import write_text
+from melcli.files import alone, write_text
 from melcli.recipe import digest
 from melcli.sweep import Member
 from melcli.sweep_table import Outcome, outcome, write_tables
@@ -60,7 +60,12 @@ def run(members: Sequence[Member], out: Path, *, chosen: Sequence[Member] | None
     anew. options: of `melcli train`, handed on. SIGTERM is passed on, so that those under way save and end, and begins no further ones.
     Raises ConfigError, before anything is trained.
     """
-    queue = [one.member for one in outcomes(members, out) if one.state != "done" and (chosen is None or one.member in chosen)]
+    with alone(out, "sweep"):
+        return _run(members, out, members if chosen is None else chosen, jobs, options)
+
+
+def _run(members: Sequence[Member], out: Path, chosen: Sequence[Member], jobs: int, options: Sequence[str]) -> list[Outcome]:
+    queue = [one.member for one in outcomes(members, out) if one.state != "done" and one.member in chosen]
     write_tables(members, out, {})
     failures: dict[str, str] = {}
     running: list[_Running] = []
@@ -69,12 +74,13 @@ def run(members: Sequence[Member], out: Path, *, chosen: Sequence[Member] | None
     def end(number: int, frame: FrameType | None) -> None:
         nonlocal ended
         ended = True
+        interrupts.note(number)
         for one in running:
             if one.process.poll() is None:
                 one.process.send_signal(signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, end)
-    total = len(members if chosen is None else chosen)
+    total = len(chosen)
     try:
         while running or (queue and not ended):
             while queue and not ended and len(running) < jobs:
@@ -84,7 +90,7 @@ def run(members: Sequence[Member], out: Path, *, chosen: Sequence[Member] | None
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
                 one.reader.join()
-                if one.process.returncode:
+                if one.process.returncode and one.process.returncode not in interrupts.SAID:  # that one saved and stopped
                     failures[one.member.label] = _reason(one)
                 write_tables(members, out, failures)
             time.sleep(POLL_SECONDS)

@@ -17,6 +17,7 @@ from melcli.files import write_text
 from melcli.recipe import TRAINING, Recipe, digest
 from melcli.sweep import Member
 from melcli.training import measures
+from melcli.untrusted import parse_json
 
 SEED = "seed"  # the axis over which means are taken
 MEASURES = ("steps", "tokens", "seconds", "tokens_per_second", "parameters", "trained_parameters")
@@ -69,7 +70,7 @@ def outcome(member: Member, folder: Path, error: str | None = None) -> Outcome:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

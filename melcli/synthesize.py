@@ -10,7 +10,7 @@ Shapes: S samples, T mel frames, M mel bins, P steps.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +90,7 @@ class Speech:
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
+class Item:
     """A passage of a request with the silence before it, or (piece None) the end of the request."""
 
     request: Request
@@ -179,22 +179,27 @@ class Synthesizer:
 
     def chunks(self, requests: Iterable[Request]) -> Iterator[Chunk]:
         """The audio of the requests in order, a passage a chunk, in memory that does not grow with the text; WINDOW passages are ahead of it."""
-        items = self._items(requests)
+        items = itertools.chain.from_iterable(map(self.items, requests))
         failed: Request | None = None
         while window := list(itertools.islice(items, WINDOW)):
-            spoken = self._spoken(window)
-            for item in window:
-                if item.request is failed:
-                    continue
-                try:
-                    chunk = self._chunk(item, spoken.pop(id(item), None))
-                except (AudioError, UsageError) as error:
-                    failed, chunk = item.request, Chunk(item.request, torch.empty(0), last=True, error=str(error))
-                yield chunk
+            for chunk in self.say(window):
+                if chunk.request is not failed:
+                    yield chunk
+                if chunk.error is not None:
+                    failed = chunk.request
+
+    def say(self, window: Sequence[Item]) -> Iterator[Chunk]:
+        """The audio of these passages, spoken together, a chunk each in their order. One that fails has its error and is its request's last."""
+        spoken = self._spoken(window)
+        for item in window:
+            try:
+                yield self._chunk(item, spoken.pop(id(item), None))
+            except (AudioError, UsageError) as error:
+                yield Chunk(item.request, torch.empty(0), last=True, error=str(error))
 
     def stream(self, request: Request) -> Iterator[Chunk]:
         """The audio of one request as soon as it is there: a chunk whenever the model has said enough for the vocoder. Raises AudioError."""
-        for item in self._items([request]):
+        for item in self.items(request):
             if item.piece is None or not item.piece.text:
                 yield self._chunk(item, None)
                 continue
@@ -205,19 +210,19 @@ class Synthesizer:
                     yield Chunk(request, wave_S.cpu())
             yield Chunk(request, stream.flush().cpu(), self.speaker.last, item.piece)
 
-    def _items(self, requests: Iterable[Request]) -> Iterator[_Item]:
-        for request in requests:
-            silence, said, left_out = 0.0, False, dict[str, None]()
-            lines = request.text.splitlines(keepends=True) if isinstance(request.text, str) else request.text
-            for paragraph in paragraphs(lines):
-                for piece in passages(paragraph, self.alphabet):
-                    left_out |= dict.fromkeys(piece.left_out)
-                    yield _Item(request, piece, silence)
-                    if piece.text:
-                        silence, said = piece.pause, True
-            yield _Item(request, None, error=None if said else unspeakable(left_out))
+    def items(self, request: Request) -> Iterator[Item]:
+        """The passages of a request, as its text comes, and its end."""
+        silence, said, left_out = 0.0, False, dict[str, None]()
+        lines = request.text.splitlines(keepends=True) if isinstance(request.text, str) else request.text
+        for paragraph in paragraphs(lines):
+            for piece in passages(paragraph, self.alphabet):
+                left_out |= dict.fromkeys(piece.left_out)
+                yield Item(request, piece, silence)
+                if piece.text:
+                    silence, said = piece.pause, True
+        yield Item(request, None, error=None if said else unspeakable(left_out))
 
-    def _spoken(self, window: list[_Item]) -> dict[int, Spoken | UsageError]:
+    def _spoken(self, window: Sequence[Item]) -> dict[int, Spoken | UsageError]:
         """What the model makes of each item's text, by the item's identity; those of one voice together."""
         found: dict[int, Spoken | UsageError] = {}
         todo = [item for item in window if item.piece is not None and item.piece.text]
@@ -233,7 +238,7 @@ class Synthesizer:
     def _options(self, request: Request) -> dict[str, object]:
         return {"voice": request.voice, "temperature": self.temperature, "seed": self.seed}
 
-    def _chunk(self, item: _Item, spoken: Spoken | UsageError | None) -> Chunk:
+    def _chunk(self, item: Item, spoken: Spoken | UsageError | None) -> Chunk:
         if isinstance(spoken, UsageError):
             raise spoken
         if item.piece is None:
@@ -243,7 +248,7 @@ class Synthesizer:
         wave_S = self.vocoder(spoken.mel_TM[None])[0].cpu()
         return Chunk(item.request, torch.cat([self._silence(item), wave_S]), spoken, item.piece)
 
-    def _silence(self, item: _Item) -> Tensor:
+    def _silence(self, item: Item) -> Tensor:
         return torch.zeros(round(item.silence * self.rate))
 
 
@@ -281,8 +286,9 @@ def deliver(
     *,
     keep: float = 0.0,
     done: Callable[[Chunk], None] = lambda _: None,
+    whole: Callable[[Delivered], None] = lambda _: None,
 ) -> Delivered:
-    """Write the chunks of one request as they come.
+    """Write the chunks of one request as they come. done: called after each; whole: after all, before the file gets its name.
 
     Raises UsageError where there is nothing to say in it, AudioError where the model failed; a file that was begun is then taken back.
     """
@@ -294,6 +300,9 @@ def deliver(
             out.write(chunk.wave_S)
             found.take(chunk, rate)
             done(chunk)
+            if chunk.last:  # whoever asked for another would have the next request's speech made before this one's file is there
+                break
+        whole(found)
     return found
 
 

@@ -17,8 +17,9 @@ from melcli.audio.io import WRITTEN
 from melcli.data.folders import is_audio
 from melcli.data.rows import read_lines
 from melcli.errors import ManifestError, UsageError
-from melcli.files import write_text
 from melcli.inputs import inside
+from melcli.journal import Journal
+from melcli.untrusted import check_names
 
 MANIFEST = "manifest.jsonl"
 """Written into the output folder: what was spoken, for `melcli score` and `melcli transcribe`."""
@@ -58,6 +59,7 @@ def read_rows(source: Path, folder: Path) -> list[Row]:
         other = places.setdefault(row.path.resolve(), row)
         if other is not row:
             raise UsageError(f"{row.where}: would be written to {row.path}, as {other.where} is; give them ids of their own.")
+    check_names([row.audio for row in rows], folder)
     recordings = [source.parent / row["audio"] for _, row in written if isinstance(row.get("audio"), str)]
     protect([row.path for row in rows] + [folder / MANIFEST], [source, *recordings, *(row.voice for row in rows if row.voice)])
     return rows
@@ -71,21 +73,10 @@ def protect(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
             raise UsageError(f"-o: {path} is one of the inputs and would be overwritten; give another name.")
 
 
-def write_manifest(folder: Path, rows: Sequence[Row], spoken: dict[str, dict[str, Any]]) -> Path:
-    """A row for each output that is there: id, audio, text, and what `spoken`, else the manifest of an earlier run, says of it by its audio."""
-    known = _earlier(folder / MANIFEST) | spoken
-    lines = [known.get(row.audio, {}) | {"id": row.id, "audio": row.audio, "text": row.text} for row in rows if row.path.is_file()]
-    lines = [{key: line[key] for key in KEYS if key in line} for line in lines]
-    write_text(folder / MANIFEST, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    return folder / MANIFEST
-
-
-def _earlier(path: Path) -> dict[str, dict[str, Any]]:
-    """What a manifest says of each audio; nothing where there is none that can be read."""
-    try:
-        return {row["audio"]: row for _, row in read_lines(path) if isinstance(row.get("audio"), str)}
-    except ManifestError:
-        return {}
+def write_manifest(rows: Sequence[Row], journal: Journal) -> Path:
+    """A row for each output that is there: id, audio, text, and what this run, else an earlier one, noted of it."""
+    lines = [journal.rows.get(row.audio, {}) | {"id": row.id, "audio": row.audio, "text": row.text} for row in rows if row.path.is_file()]
+    return journal.finish("".join(json.dumps({key: line[key] for key in KEYS if key in line}, ensure_ascii=False) + "\n" for line in lines))
 
 
 def _row(source: Path, folder: Path, where: str, row: dict[str, Any]) -> Row:

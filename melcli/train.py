@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +13,22 @@ from transformers import TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from melcli import config as yaml_config
-from melcli import console
+from melcli import console, launch
 from melcli.data import written
 from melcli.data.batches import TrainingBatches, only
 from melcli.data.packing import BatchPlan
 from melcli.data.utterance import Utterance
 from melcli.data.voice_prompts import VoicePrompts
-from melcli.errors import CheckpointError, ConfigError
-from melcli.files import write_text
+from melcli.errors import CheckpointError, ConfigError, is_out_of_memory
+from melcli.files import alone, put_in_place, write_text, writing
 from melcli.models.hardware import keep_freed_memory, pick_device, pick_dtype
 from melcli.recipe import Recipe
 from melcli.training import parallel, setup, tune, voices
 from melcli.training.evaluation import Evaluation
 from melcli.training.finish import TrainResult, finish
 from melcli.training.progress import ProgressLines, Stopwatch
-from melcli.training.trainer import COMPLETE, SpeechTrainer, StopAfter, StopOnSignal, latest_checkpoint
+from melcli.training.steps_state import COMPLETE
+from melcli.training.trainer import REMEDY, SpeechTrainer, StopAfter, StopOnSignal, latest_checkpoint, tidy
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}
 
@@ -103,7 +106,10 @@ class Run:
             return None
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        for how in ("is_local", "local_files_only"):  # it was read; the model's tokenizer is to be that of a run that was not interrupted
+            tokenizer.init_kwargs.pop(how, None)
+        return tokenizer
 
     def _curriculum(self) -> dict[str, Any]:
         curriculum = self.recipe.train.curriculum
@@ -205,7 +211,6 @@ class Run:
             eval_strategy="steps" if recipe.data.eval else "no",
             eval_steps=t.eval_every,
             save_steps=t.save_every,
-            save_total_limit=t.keep,
             use_cpu=self.device == "cpu",
             **parallel.arguments(self.parallel, t, self.model, self.dtype),
             dataloader_num_workers=recipe.data.workers,
@@ -231,6 +236,7 @@ class Run:
             keep=t.average,
             speech_lr=recipe.tune.speech_lr,
             layout=self.parallel,
+            checkpoints=t.keep,
             callbacks=[ProgressLines(self.model.part_names), Stopwatch(), StopOnSignal(), *([StopAfter(smoke)] if smoke else [])],
         )
         return trainer
@@ -270,6 +276,11 @@ def train(
         raise ConfigError(f"recipe {recipe.name} is a sweep of many trainings: `melcli train` runs them; this takes one of them")
     transformers_logging.disable_progress_bar()  # of saving a file: our own lines say what goes on
     out = out or default_folder(recipe)
+    with nullcontext() if dry_run or not launch.is_first() else alone(out, "training"):
+        return _train(recipe, out, resume, smoke, dry_run, offline)
+
+
+def _train(recipe: Recipe, out: Path, resume: str | None, smoke: int | None, dry_run: bool, offline: bool) -> TrainResult | None:
     start = None if dry_run else _resume_from(out, resume)
     run = Run(recipe, out, resuming=start is not None, offline=offline)
     if start is not None:
@@ -280,8 +291,9 @@ def train(
         return None
     trainer = run.trainer(smoke)
     if trainer.is_world_process_zero():
+        tidy(out)
         write_text(out / "recipe.yaml", yaml_config.dump_yaml(recipe))
-        run.tokenizer.save_pretrained(out / "tokenizer")
+        _keep_tokenizer(run, start is not None)
     if start is not None:
         console.note(f"resuming from {start}")
     trainer.train(resume_from_checkpoint=str(start) if start else None)
@@ -292,6 +304,18 @@ def train(
     return result if trainer.is_world_process_zero() else None
 
 
+def _keep_tokenizer(run: Run, resuming: bool) -> None:
+    """Write the tokenizer that a resumed run is to have, whole or not at all."""
+    folder = run.out / "tokenizer"
+    if resuming and (folder / "tokenizer.json").exists():
+        return
+    partial = folder.with_name(".tokenizer.partial")
+    with writing(folder):
+        shutil.rmtree(partial, ignore_errors=True)
+        run.tokenizer.save_pretrained(partial)
+        put_in_place(partial, folder)
+
+
 def _try_largest(run: Run) -> None:
     """One step with the largest batch: whether memory suffices is known before the training starts."""
     setup.evaluation_sets(run.recipe.data, run.recipe.train.eval_limit, run.offline, front=run.front)
@@ -300,7 +324,12 @@ def _try_largest(run: Run) -> None:
     run.plan.locate = lambda step: (0, largest)  # type: ignore[method-assign]
     batch = {name: tensor.to(run.device) for name, tensor in dataset[0].items()}
     model = run.model.to(run.device).train()
-    with torch.autocast(run.device, run.dtype, enabled=run.dtype != torch.float32):
-        loss = model(**batch).loss
-    loss.backward()
+    try:
+        with torch.autocast(run.device, run.dtype, enabled=run.dtype != torch.float32):
+            loss = model(**batch).loss
+        loss.backward()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(f"the memory does not hold the largest batch, {batch['input_ids'].numel()} positions; {REMEDY}") from None
     console.note(f"the largest batch, {batch['input_ids'].numel()} positions, went through: loss {float(loss.detach()):.3f}")

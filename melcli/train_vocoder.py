@@ -6,6 +6,7 @@ Shapes: B crops, S samples, T mel frames.
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from melcli.audio.tiny_vocos import TinyVocos, read_config, read_net, write
 from melcli.audio.tiny_vocos_net import TinyVocosConfig, TinyVocosNet, turns
 from melcli.audio.vocoder import Vocoder, load_vocoder
 from melcli.errors import ConfigError
-from melcli.files import write_text
+from melcli.files import put_in_place, write_text, writing
 from melcli.models.hardware import DTYPES
 from melcli.training import steps
 from melcli.training.discriminators import Discriminators
@@ -172,13 +173,17 @@ class VocoderRun(StepsRun):
         """Write the averaged weights as a vocoder, read it again and compare."""
         folder, t = self.out / "model", self.recipe.train
         result = VocoderResult(folder, self.evaluate())
-        write(folder, self.mean, DTYPES[t.weights])
         limits = copy_errors(load_vocoder("griffin-lim", self.config.mel), self.log_mel, self.held_out) if self.held_out else {}
         record = self.record(seconds, self.net)
         record["audio_hours"] = round(self.step * t.batch * self.frames / self.config.mel.frame_rate / 3600, 3)
         evaluation = {"mel_error": result.errors, "griffin_lim": limits}
-        for name, text in self.documents(record, evaluation, card(self.recipe, record, result.errors, limits)).items():
-            write_text(folder / name, text)
+        partial = folder.with_name(f".{folder.name}.partial")
+        with writing(folder):
+            shutil.rmtree(partial, ignore_errors=True)
+            write(partial, self.mean, DTYPES[t.weights])
+            for name, text in self.documents(record, evaluation, card(self.recipe, record, result.errors, limits)).items():
+                write_text(partial / name, text)
+            put_in_place(partial, folder)
         mel_BTM = self.log_mel.many([self.crops.batch(0, 1).wave_BS[0]])[0][None]
         again = TinyVocos(read_net(folder, read_config(folder)))
         gap = float((again(mel_BTM) - TinyVocos(self.mean.cpu())(mel_BTM)).abs().max())

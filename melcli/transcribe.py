@@ -19,7 +19,7 @@ from melcli.errors import UsageError
 from melcli.inputs import AudioInput
 from melcli.listening import Hearing, Window, windows
 from melcli.models import checkpoint
-from melcli.models.hardware import keep_freed_memory, pick_device, pick_dtype
+from melcli.models.hardware import give_back_freed_memory, keep_freed_memory, pick_device, pick_dtype
 from melcli.models.hints import NONE, Hints
 from melcli.models.peers.families import family_of
 from melcli.models.peers.peer import Peer
@@ -126,23 +126,38 @@ class Transcriber:
         items = list(items)
         live = any(item.utterance.audio == (MICROPHONE,) for item in items)
         most = 0.0 if live else STREAM_SECONDS if heard else LONG_SECONDS if self.network else WINDOW_SECONDS
-        ahead_of = windows(items, rate, self._cutter, most)
+        ahead_of = windows(items, rate, self.cutter, most)
         with ThreadPoolExecutor(1) as pool:
             ahead: Future[Window | None] = pool.submit(next, ahead_of, None)
+            since = 0.0
             while window := ahead.result():
                 ahead = pool.submit(next, ahead_of, None)
-                for hearing in self._transcribe_window(window):
+                for hearing in self.hear(window):
                     for segment in hearing.ready() if heard else ():
                         heard(hearing.item, segment)
                     if hearing.done:
                         yield hearing.transcript()
+                since += window.seconds
+                if since >= LONG_SECONDS:
+                    give_back_freed_memory()
+                    since = 0.0
 
-    def _cutter(self) -> Cutter:
+    def hinted(self, hints: Hints) -> Transcriber:
+        """The same model, its weights shared, told something else. Raises UsageError for hints that it cannot follow."""
+        told = getattr(self.recogniser, "hinted", None)
+        if told is None:
+            reason = "takes none; leave it out"
+            hints.refuse("this model", word_times=reason, prompt=reason, hotwords=reason)
+        recogniser = self.recogniser if told is None else told(hints)
+        return Transcriber(recogniser, self.decisions, self.folder, network=self.network, max_chunk=self.max_chunk)
+
+    def cutter(self) -> Cutter:
+        """What cuts a recording into the pieces that this model is given."""
         rate = self.recogniser.rate
         return Whole(rate, self.max_chunk) if self.network is None else Speech(rate, self.max_chunk, self.network)
 
-    def _transcribe_window(self, window: Window) -> Iterator[Hearing]:
-        """Hears the pieces; gives an input each time it got further."""
+    def hear(self, window: Window) -> Iterator[Hearing]:
+        """Hears the pieces of a window, the longest first; gives an input each time it got further."""
         ended = list(window.settle())
         for hearing, number, piece in window.pieces:
             if piece.wave_S is None:

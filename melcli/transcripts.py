@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ from melcli.errors import UsageError, nearest
 from melcli.files import write_text
 from melcli.inputs import AudioInput, Inputs
 from melcli.subtitles import Layout
+from melcli.untrusted import check_names
 
 if TYPE_CHECKING:
     from melcli.models.recogniser import Word
@@ -112,7 +114,7 @@ class Output:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None or kind is KeyboardInterrupt:
+        if kind is None or issubclass(kind, KeyboardInterrupt):
             self.close()
 
 
@@ -171,8 +173,9 @@ class Folder(Output):
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"-o {folder}: is a file, and -o takes a folder.")
         stems = distinct_stems(inputs)
+        check_names(stems.values(), folder)
         self._files = {name: {f: folder / f"{stem}.{f}" for f in formats} for name, stem in stems.items()}
-        protected = {path.resolve() for path in inputs.sources}
+        protected = {Path(os.path.realpath(path)) for path in inputs.sources}
         for path in (path for files in self._files.values() for path in files.values()):
             if path.resolve() in protected:
                 raise UsageError(f"-o {folder}: {path} is one of the inputs and would be overwritten; give another folder.")
@@ -264,6 +267,8 @@ def distinct_stems(inputs: Inputs) -> dict[str, str]:
             return stems
         movable = [name for name in clashing if level[name] + 1 < len(inputs.places[name].stems)]
         if not movable:
-            raise UsageError(f"'{clashing[0]}' and '{clashing[1]}' would be written to the same file below -o: do them in separate runs.")
+            raise UsageError(
+                f"'{clashing[0]}' and '{clashing[1]}' would be written to the same file below -o: give them other ids, or do them in separate runs."
+            )
         for name in movable:
             level[name] += 1

@@ -15,7 +15,7 @@ from tests.models.conftest import OUTPUTS, make_model, make_speaker
 PROMPTS = {task: f"{SPEECH}{ask}<|text|><|speak|>" for task, ask in ASKS.items()}
 
 
-def make_replier(tasks: tuple[str, ...] = ("continue", "answer"), speaks: bool = True):
+def make_replier(tasks: tuple[str, ...] = ("continue", "answer"), speaks: bool = True, **more):
     """The model and its processor. What it writes is no sense, but follows from what it hears."""
     prompts = {task: PROMPTS[task] if speaks else PROMPTS[task].partition("<|text|>")[0] for task in tasks}
     mel = preset("speecht5").model_dump()
@@ -26,6 +26,7 @@ def make_replier(tasks: tuple[str, ...] = ("continue", "answer"), speaks: bool =
         max_seconds=6.0,
         prompts=prompts,
         ctc_alphabet="abcdefghijklmnopqrstuvwxyz' ",
+        **more,
     )
     processor.tokenizer.add_special_tokens({"additional_special_tokens": [*ASKS.values(), ANSWER]}, replace_extra_special_tokens=False)
     model.llm.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)

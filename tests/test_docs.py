@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import itertools
 import json
 import re
 import shlex
@@ -77,7 +78,12 @@ SHELL = [block for block in ALL if block.language == "bash"]
 def commands(block: Block) -> list[list[str]]:
     """The words of each command of a block; a pipe's are several."""
     lines = [re.sub(r"\s+#.*$", "", line) for line in block.text.replace("\\\n", " ").splitlines() if line.strip() and not line.startswith("#")]
-    return [shlex.split(part) for line in lines for part in re.split(r" \| | && ", line)]
+    return [without_settings(shlex.split(part)) for line in lines for part in re.split(r" \| | && ", line)]
+
+
+def without_settings(words: list[str]) -> list[str]:
+    """Without the variables that a command is given before it."""
+    return list(itertools.dropwhile(lambda word: re.match(r"[A-Z_]+=", word), words))
 
 
 def parse(words: list[str]) -> None:
@@ -148,6 +154,7 @@ def why_not(words: list[str]) -> str | None:
         "tries everything out, as tests/cli/test_names.py does": words[0] == "doctor",
         "needs a model that the reader trained": words[0] in ("answer", "branches") or re.search(r"runs/|other/", line),
         "needs the hub": re.search(r"(--model|--lm) [\w-]+/[\w.-]+\w|--set |fixie", line),
+        "serves until it is stopped, as tests/serving does": words[:1] == ["serve"],
         "needs a cluster or several devices": re.search(r"--ray|--devices", line),
         "needs recordings": re.search(r"librispeech:|digits:|recordings|\.\./shared|--spoken|--task tts", line),
         "needs a microphone": words[:2] == ["transcribe", "mic"],

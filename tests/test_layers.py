@@ -9,8 +9,22 @@ import melcli
 
 PACKAGE = Path(melcli.__file__).parent
 LAYERS = (
-    {"__init__", "auto_classes", "errors", "files", "torchaudio_guard", "registry", "hub", "config", "recipe", "vocoder_recipe", "console", "sweep"}
-    | {"unified_recipe", "steps_recipe"},
+    {
+        "__init__",
+        "auto_classes",
+        "errors",
+        "files",
+        "interrupts",
+        "torchaudio_guard",
+        "registry",
+        "hub",
+        "config",
+        "recipe",
+        "vocoder_recipe",
+        "console",
+        "sweep",
+    }
+    | {"unified_recipe", "steps_recipe", "untrusted"},
     {"audio"},
     {"data"},
     {"models", "scoring"},
@@ -19,6 +33,7 @@ LAYERS = (
         "doctor",
         "doctor_trials",
         "inputs",
+        "journal",
         "transcripts",
         "launch",
         "plot",
@@ -53,6 +68,8 @@ LAYERS = (
         "score_replies",
         "export",
         "exporting",
+        "serve",
+        "serving",
     },
     {
         "cli",
@@ -73,6 +90,7 @@ LAYERS = (
         "cli_train",
         "cli_transcribe",
         "cli_export",
+        "cli_serve",
     },
     {"__main__"},
 )

@@ -65,6 +65,8 @@ def test_readme_command(command, desk, request, tmp_path):
             words += ["train.tokens_per_batch=512", "train.row_tokens=512", "model.speech_input.channels=8"]
     elif ".." in command or ("librispeech:" in command and words[1] == "score"):
         pytest.skip("scores real recordings, which tests/test_tiny_en.py does on fewer")
+    elif words[1] == "serve":
+        pytest.skip("serves until it is stopped, as tests/serving/test_stop.py does")
     elif words[1] == "answer":
         words[words.index("--model") + 1] = str(save_replier(tmp_path / "answers"))
     elif words[1] == "featurize":

@@ -1,4 +1,9 @@
-"""Every shipped recipe trains: a few steps of each on real or made recordings; a language model by hub name is a small checkpoint of its family."""
+"""Every shipped recipe trains: a few steps of each on real or made recordings; a language model by hub name is a small checkpoint of its family.
+
+What was trained is read again from its folder and used, so that every system that melcli implements has been through all of it: ASR with and without
+an encoder, with several inputs and on frames of the waveform, TTS with each speech output, hearing and saying in one, Spectron; TESU-LLM is in
+test_recipes_tesu.py.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,8 @@ from melcli import registry, sweep
 from melcli.audio import io
 from melcli.data.load import load_utterance
 from melcli.data.manifest import read_source
+from melcli.models.checkpoint import load
+from melcli.models.recognise import recognise, token_limit
 from melcli.models.replier import Replier
 from melcli.models.speaker import Speaker
 from melcli.models.speech_input import build_speech_input
@@ -67,9 +74,24 @@ def test_every_recipe_is_tried_here():
         "vocoder",
         "digits-voice",
         "digits-unified",
+        "digits-spectron",
     }
     elsewhere = {"tesu", "unified-encoder", "tiny/tesu", "tiny/tesu-lm", "tiny/unified-encoder", "ablations/modality_gap"}  # test_recipes_tesu.py
     assert set(registry.names("recipe")) - elsewhere == {*single, *SPECTRON, *ABLATIONS, *STUDY}
+
+
+def used(folder: Path, does: str) -> None:
+    """What was trained, read again from its folder, hears noise or says letters that it knows: all of it runs. does: `hears`, `says` or both."""
+    model, processor = load(str(folder))
+    if "hears" in does:
+        noise_S = 0.1 * torch.randn(16000, generator=torch.Generator().manual_seed(7))
+        (found,) = recognise(model.eval(), processor, processor.features([noise_S]))
+        assert found.finish_reason in ("eos", "length", "repetition") and len(found.tokens) <= token_limit(1, processor.tokens_per_second)
+    if "says" in does:
+        speaker = Speaker(model, processor)
+        text = "".join(sorted(filter(str.isalpha, speaker.alphabet)))[:6]
+        (spoken,) = speaker.speak([text], max_seconds=0.4)
+        assert spoken.mel_TM.isfinite().all() and spoken.mel_TM.shape[1] == speaker.spec.n_mels and 0 < len(spoken.mel_TM) <= 25
 
 
 @pytest.mark.parametrize("name", registry.names("recipe"))
@@ -83,6 +105,7 @@ def test_digits(shared_data, tmp_path):
     result = train(recipes.load("digits", [f"data.root={shared_data}", *SMALL]), tmp_path / "run")
     assert result is not None
     assert set(result.rates) == {"digits:test"}
+    used(tmp_path / "run", "hears")
 
 
 def test_tiny_en(shared_data, tmp_path, monkeypatch):
@@ -171,6 +194,17 @@ def test_recipes_that_start_from_a_language_model_by_name(name, smaller, tmp_pat
     result = train(recipes.load(name, [*overrides, "train.epochs=null", *SMALL]), tmp_path / "run")
     assert result is not None
     assert all(rate.startswith("librispeech:dev-clean") or rate == "librispeech:dev-other" for rate in result.rates)
+    used(tmp_path / "run", "hears")
+
+
+def test_several_speech_inputs_are_a_line_in_a_recipe(tmp_path):
+    """Encoder fusion, as docs/encoders.md has it, in the recipe librispeech."""
+    make_librispeech(tmp_path / "data")
+    inputs = [{"kind": "mel-patch", "patch": 8}, {"kind": "encoder", "config": encoder_makers.ENCODERS["speech_lm"], "stack": 2}]
+    front = f"model.speech_input={json.dumps({'kind': 'fusion', 'inputs': inputs})}"
+    settings = [f"data.root={tmp_path / 'data'}", f"model.init={qwen3(tmp_path / 'llm')}", front, "data.spec_augment=null", "train.epochs=null"]
+    assert train(recipes.load("librispeech", [*settings, *SMALL]), tmp_path / "run") is not None
+    used(tmp_path / "run", "hears")
 
 
 @pytest.mark.parametrize("name", ["openasr", "phi4mm"])
@@ -185,6 +219,7 @@ def test_recipes_that_start_from_phi(name, tmp_path):
     smaller = [f"model.init={phi}", f"tune.lora.rank={phi4mm_makers.RANK}", f"tune.lora.alpha={phi4mm_makers.ALPHA}"]
     settings = [f"data.root={tmp_path / 'data'}", *smaller, "train.epochs=null", *SMALL, *(sources if name == "openasr" else [])]
     assert train(recipes.load(name, [*settings, "train.warmup=0"]), tmp_path / "run") is not None
+    used(tmp_path / "run", "hears")
 
 
 def test_openasr_says_what_the_paper_does():
@@ -219,6 +254,7 @@ def test_voices(name, shared_data, tmp_path, monkeypatch):
     speaker = Speaker.load(str(tmp_path / "run"))
     assert 3e6 < speaker.model.num_parameters() < 10e6 and (speaker.processor.lexicon is not None) == (name == "tiny-voice")
     assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_size < 25e6
+    used(tmp_path / "run", "hears and says" if name == "unified" else "says")
 
 
 def test_speech_outputs_beside_each_other(shared_data, tmp_path, monkeypatch):
@@ -233,6 +269,7 @@ def test_speech_outputs_beside_each_other(shared_data, tmp_path, monkeypatch):
         assert {key for key in ours["model"] if ours["model"][key] != base["model"][key]} <= {"speech_output"}
         if member.label.partition("=")[2] in ("one-frame", "codebook", "diffusion"):
             assert train(member.recipe, tmp_path / member.label) is not None
+            used(tmp_path / member.label, "says")
 
 
 def test_one_model_beside_one_for_each_task(shared_data, tmp_path, monkeypatch):
@@ -252,31 +289,52 @@ def test_one_model_beside_one_for_each_task(shared_data, tmp_path, monkeypatch):
 SPOKEN_DIGITS = "synth:en?hours=0.05&seed=99&text=spoken&steady=1&voices=flite/rms:1&mix=digits:1"
 
 
-@pytest.mark.parametrize("name", ["tiny/spectron", "tiny/spectron-qa"])
-def test_spectron_in_small(name, shared_data, tmp_path, monkeypatch):
-    """Its own path from the corpora on: a few utterances in each folder of features, trained, read again and asked."""
-    from melcli.featurize import featurize
-
+def test_spectron_in_small(shared_data, tmp_path, monkeypatch):
+    """Its own path: a voice, the model that goes on, the one that answers, each begun from the one before, read again and asked."""
     monkeypatch.chdir(tmp_path)
-    recipe = recipes.load(name)
-    for folder in {entry.source for entry in recipe.data.train}:
-        featurize(SPECTRON_SOURCES[Path(folder).name], Path(folder), recipe.data.mel, jobs=1, root=shared_data)
-    few = {"tiny/spectron": "librispeech:dev-clean?speakers=1272&limit=4", "tiny/spectron-qa": "synth:qa?hours=0.003&voices=flite/slt:1"}[name]
-    evaluated = f"data.eval=[{{source: '{few}', task: {recipe.tasks[0]}}}]"
-    result = train(recipes.load(name, [f"data.root={shared_data}", "train.curriculum=null", evaluated, *SMALL]), tmp_path / "run")
-    assert result is not None and set(result.rates) == {f"{few} [nats]", f"{few} [mel dB]"}
-    replier = Replier.load(str(tmp_path / "run"))
-    assert replier.tasks == (recipe.tasks[0],) and 2e6 < replier.model.num_parameters() < 5e6
-    heard = load_utterance(read_source(few, root=shared_data)[0], replier.spec.rate)
-    (reply,) = replier.reply([heard], recipe.tasks[0], max_seconds=0.5)
-    assert reply.spoken is None or len(reply.spoken.mel_TM) <= 0.5 * replier.spec.frame_rate
+    voice = recipes.load("tiny-voice-letters")
+    featurize_voices(voice, shared_data)
+    train(recipes.load("tiny-voice-letters", [f"data.root={shared_data}", *SMALL, SPOKEN_EVAL]), Path("runs/tiny-voice-letters"))
+    questions = "synth:qa?hours=0.003&voices=flite/slt:1"
+    for name, few in (("tiny/spectron", "librispeech:dev-clean?speakers=1272&limit=4"), ("tiny/spectron-qa", questions)):
+        recipe = recipes.load(name)
+        task = "answer" if name.endswith("qa") else "continue"
+        sources = [
+            {"source": SPECTRON_SOURCES[entry.source.partition("?")[0]], "task": entry.task or recipe.data.task} for entry in recipe.data.train
+        ]
+        settings = [f"data.train={json.dumps(sources)}", f"data.eval=[{{source: '{few}', task: {task}}}]", f"data.root={shared_data}", *SMALL]
+        result = train(recipes.load(name, settings), Path("runs", name))
+        assert result is not None and set(result.rates) == {f"{few} [nats]", f"{few} [mel dB]"}
+        replier = Replier.load(str(Path("runs", name)))
+        trained = sum(p.numel() for key, p in replier.model.named_parameters() if ".encoder." not in key)
+        assert task in replier.tasks and 2e6 < trained < 5e6
+        own, theirs = (load(each)[0].state_dict() for each in (str(Path("runs", name)), "tiny-en"))
+        assert torch.equal(own["speech_input.inputs.0.encoder.front.out.weight"], theirs["speech_input.out.weight"])  # left as it is
+        heard = load_utterance(read_source(few, root=shared_data)[0], replier.spec.rate)
+        (reply,) = replier.reply([heard], task, max_seconds=0.5)
+        assert reply.spoken is None or len(reply.spoken.mel_TM) <= 0.5 * replier.spec.frame_rate
+
+
+def test_digits_gone_on_with(shared_data, tmp_path, monkeypatch):
+    """From the model that hears and says digits, a few steps each."""
+    monkeypatch.chdir(tmp_path)
+    settings = [f"data.root={shared_data}", *SMALL, "data.max_seconds=20"]
+    featurize_voices(recipes.load("digits-unified"), shared_data)
+    assert train(recipes.load("digits-unified", settings), Path("runs/digits-unified")) is not None
+    result = train(recipes.load("digits-spectron", settings), Path("runs/digits-spectron"))
+    assert result is not None and {rate.rpartition(" [")[2] for rate in result.rates} == {"nats]", "mel dB]"}
+    replier = Replier.load("runs/digits-spectron")
+    (theo, *_) = read_source("digits:test?min=9&max=14", root=shared_data)
+    (reply,) = replier.reply([load_utterance(theo, replier.spec.rate)], "continue", max_seconds=0.5)
+    assert replier.tasks == ("continue",) and reply.text_reason in ("eos", "length", "repetition")
 
 
 SPECTRON_SOURCES = {
-    "librispeech-train": "librispeech:train-clean-100?limit=20&seed=1",
-    "librispeech-dev": "librispeech:dev-clean?speakers=1919&limit=20",
-    "robotutor": "robotutor:stories?limit=10",
-    "qa": "synth:qa?hours=0.01&voices=flite/slt:1",
+    "librispeech:train-clean-100": "librispeech:train-clean-100?limit=20&seed=1",
+    "librispeech:dev-clean": "librispeech:dev-clean?speakers=1919&limit=20",
+    "synth:en": "synth:en?hours=0.02&seed=31&text=spoken&voices=flite/slt:1&mix=book:1",
+    "synth:qa": "synth:qa?hours=0.01&voices=flite/slt:1",
+    "features/voice-a": "features/voice-a",
 }
 
 
@@ -298,13 +356,16 @@ def test_spectron_over_an_encoder_and_a_language_model(name, tmp_path):
     settings = [f"data.root={tmp_path / 'data'}", *smaller, "train.epochs=null", "model.speech_output.hidden=32", *sources, *SMALL]
     result = train(recipes.load(name, settings), tmp_path / "run")
     assert result is not None and {rate.rpartition(" [")[2] for rate in result.rates} == {"nats]", "mel dB]"}
-    assert Replier.load(str(tmp_path / "run")).speaks
+    replier = Replier.load(str(tmp_path / "run"))
+    noise_S = 0.1 * torch.randn(16000, generator=torch.Generator().manual_seed(7))
+    (reply,) = replier.reply([noise_S], recipe.tasks[0], max_seconds=0.5)
+    assert replier.speaks and reply.text_reason in ("eos", "length", "repetition")
 
 
 def test_the_ablation_of_spectron_is_about_its_losses():
     members = sweep.members(recipes.read("ablations/spectron"))
     assert len(members) == ABLATIONS["ablations/spectron"] == len({recipes.digest(member.recipe) for member in members})
-    base = recipes.load("tiny/spectron").model_dump()
+    base = recipes.load("digits-spectron").model_dump()
     for member in members:
         ours = member.recipe.model_dump()
         assert {key for key in ours if ours[key] != base[key]} <= {"name", "summary", "model"}
@@ -319,6 +380,7 @@ def test_tts_starts_from_a_language_model(tmp_path):
     settings = [f"data.root={tmp_path / 'data'}", f"model.init={qwen3(tmp_path / 'llm')}", "train.epochs=null", *sources, *SMALL]
     result = train(recipes.load("tts", settings), tmp_path / "run")
     assert result is not None and list(result.rates) == ["librispeech:dev-clean [mel dB]"]
+    used(tmp_path / "run", "says")
 
 
 OTHER_BASES = {"ablations/base", "ablations/speech_output", "ablations/unified", "ablations/spectron"}
@@ -380,3 +442,4 @@ def test_ablations_train_with_a_small_model(name, tmp_path):
     for number, one in enumerate(ones):
         result = train(one, tmp_path / f"run{number}")
         assert result is not None and set(result.rates) == {"librispeech:dev-clean", "librispeech:dev-other"}
+        used(tmp_path / f"run{number}", "hears")

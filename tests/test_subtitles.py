@@ -42,6 +42,14 @@ def test_words_give_cues_their_times_and_pauses_end_them() -> None:
     assert found[0].end == words[9].end and found[1].start == words[10].start and found[-1].end == words[-1].end
 
 
+def test_words_without_length_are_seen_all_the_same() -> None:
+    words = (*(Word(word, 3.0, 3.0) for word in LONG.split()), Word("again.", 3.0, 3.5))
+    found = list(cues([Segment(3.0, 3.5, LONG, "eos", words), Segment(3.5, 4.0, "and on", "eos")], Layout(20, 1)))
+    shown = [(clock(cue.start), clock(cue.end)) for cue in found]
+    assert len(found) > 5 and all(start < end for start, end in shown) and all(a.end <= b.start for a, b in itertools.pairwise(found))
+    assert found[0].start == 3.0 and found[-1].end == 4.0
+
+
 def test_srt() -> None:
     text = srt([Segment(0.15, 3.024, "hello there", "eos"), Segment(4, 5, "", "silence"), Segment(3661.5, 3662, "a --> b", "eos")], Layout())
     assert text == "1\n00:00:00,150 --> 00:00:03,024\nhello there\n\n2\n01:01:01,500 --> 01:01:02,000\na -> b\n"

@@ -24,6 +24,7 @@ Source = str | os.PathLike[str] | BinaryIO
 
 BLOCK_VALUES = 1 << 20  # samples times channels that are decoded at once
 END_SLACK_SECONDS = 0.5  # an utterance may end this much after its file: manifests round, encoders cut
+RATES = (100, 10_000_000)  # samples a second that there are
 SIZE_SLACK_BYTES = 1024  # by which a wav's data may be shorter than its header says: some programs count the header in
 KNOWN = "wav, flac, ogg, opus, mp3, m4a, mp4, webm and what else libsndfile and FFmpeg read"
 
@@ -67,13 +68,21 @@ def open_audio(source: Source) -> Decoder:
     name = name_of(source)
     file = _seekable(source, name)
     try:
-        return _SoundFile(file, name)
+        return _usual(_SoundFile(file, name), name)
     except soundfile.LibsndfileError:
         pass
     head = _head(file, name)
     if _is_text(head):
         raise AudioError(f"{name}: is text, not audio")
-    return _FFmpeg(file, name)
+    return _usual(_FFmpeg(file, name), name)
+
+
+def _usual(decoder: Decoder, name: str) -> Decoder:
+    """The decoder, unless no sound is sampled so often or so seldom."""
+    if not RATES[0] <= decoder.rate <= RATES[1]:
+        decoder.close()
+        raise AudioError(f"{name}: damaged, or not audio: claims {decoder.rate:,} samples a second")
+    return decoder
 
 
 def probe(source: Source) -> AudioInfo:
@@ -95,6 +104,8 @@ def _seekable(source: Source, name: str) -> str | BinaryIO:
                 if info.st_size == 0:
                     raise AudioError(f"{name}: the file is empty")
                 return os.fspath(source)
+            if not stat.S_ISFIFO(info.st_mode):
+                raise AudioError(f"{name}: is a device or socket, not an audio file")
             data = Path(source).read_bytes()
         except FileNotFoundError:
             raise AudioError(f"{name}: no such file") from None
@@ -244,12 +255,15 @@ class _FFmpeg:
 
         self.name = name
         self.error = av.error.FFmpegError
+        # opened here and not by FFmpeg, which has no protocol then to follow a playlist to other files or addresses with
+        self.opened = open(file, "rb") if isinstance(file, str) else None
         try:
-            self.container = av.open(file, mode="r", metadata_errors="ignore")
+            self.container = av.open(self.opened or file, mode="r", metadata_errors="ignore", options={"protocol_whitelist": "none"})
         except (self.error, OSError, ValueError):
+            self._close_file()
             raise AudioError(f"{name}: cannot be decoded: truncated, damaged, or not audio ({KNOWN})") from None
-        if not self.container.streams.audio or not self.container.streams.audio[0].rate:
-            self.container.close()
+        if not self.container.streams.audio or not getattr(self.container.streams.audio[0], "rate", None):
+            self.close()
             raise AudioError(f"{name}: holds no audio that can be decoded")
         self.stream = self.container.streams.audio[0]
         self.stream.thread_type = "NONE"
@@ -290,6 +304,11 @@ class _FFmpeg:
 
     def close(self) -> None:
         self.container.close()
+        self._close_file()
+
+    def _close_file(self) -> None:
+        if self.opened is not None:
+            self.opened.close()
 
     def __enter__(self) -> Self:
         return self

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +17,12 @@ from torch import Tensor
 
 from melcli.audio.decode import END_SLACK_SECONDS, AudioInfo, Decoder, Source, name_of, open_audio, probe
 from melcli.audio.resample import Resampler
-from melcli.errors import AudioError
+from melcli.errors import AudioError, WriteError
+from melcli.files import replacing
 
 __all__ = ["AudioInfo", "load", "probe", "save", "stream"]
+
+LOUDEST = 1e6  # of a sample: integers kept as floats reach 32768, and squares of much larger ones are not numbers any more
 
 WRITTEN = {  # suffix: libsndfile's container and coding
     "wav": ("WAV", "PCM_16"),
@@ -85,8 +87,11 @@ def _mono(decoder: Decoder, name: str, start: float | None, end: float | None) -
     empty = True
     for block in decoder.blocks(first, last):
         wave_S = torch.from_numpy(block[:, 0] if block.shape[1] == 1 else block @ weights)
-        if not math.isfinite(float(wave_S.sum())):
+        low, high = map(float, torch.aminmax(wave_S)) if len(wave_S) else (0.0, 0.0)
+        if not (math.isfinite(low) and math.isfinite(high)):
             raise AudioError(f"{name}: holds NaN or infinite samples")
+        if max(-low, high) > LOUDEST:
+            raise AudioError(f"{name}: damaged, or not audio: holds samples of {max(-low, high):.0e}, where full scale is 1")
         empty = False
         yield wave_S
     if empty:
@@ -105,22 +110,9 @@ def save(path: str | os.PathLike[str], wave_S: Tensor, rate: int) -> None:
     wave_S = wave_S.detach().to("cpu", torch.float32).reshape(-1)
     if not math.isfinite(float(wave_S.sum())):
         raise AudioError(f"{path}: not written: NaN or infinite samples")
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
-            soundfile.write(file, wave_S.clamp(-1.0, 1.0).numpy(), rate, format=WRITTEN[kind][0], subtype=WRITTEN[kind][1])
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except (OSError, soundfile.LibsndfileError) as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise AudioError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _umask() -> int:
-    """The process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        with replacing(path) as temporary:
+            soundfile.write(temporary, wave_S.clamp(-1.0, 1.0).numpy(), rate, format=WRITTEN[kind][0], subtype=WRITTEN[kind][1])
+    except (WriteError, soundfile.LibsndfileError, AssertionError) as error:  # the last where not all of the samples went in
+        said = str(error) if isinstance(error, WriteError) else f"{path}: cannot be written: {error or 'the disk is full'}"
+        raise AudioError(said) from None

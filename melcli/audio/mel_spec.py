@@ -20,13 +20,13 @@ class MelSpec(BaseModel):
     `power`, triangular filters, floor, logarithm, and last `(x + shift) * scale`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    rate: int = Field(gt=0, description="samples a second")
-    n_fft: int = Field(gt=0, description="FFT length in samples")
+    rate: int = Field(gt=0, le=1_000_000, description="samples a second")
+    n_fft: int = Field(gt=0, le=1 << 16, description="FFT length in samples")
     win_length: int = Field(gt=0, description="window length in samples, at most n_fft")
-    hop_length: int = Field(gt=0, description="samples from one frame to the next")
-    n_mels: int = Field(gt=0, description="mel bins")
+    hop_length: int = Field(gt=0, le=1 << 16, description="samples from one frame to the next")
+    n_mels: int = Field(gt=0, le=1024, description="mel bins")
     f_min: float = Field(0.0, ge=0, description="lower edge of the first filter in Hz")
     f_max: float = Field(gt=0, description="upper edge of the last filter in Hz")
     mel_scale: Literal["htk", "kaldi", "slaney"] = Field("htk", description="kaldi is htk with triangles that are straight in mel, not in Hz")

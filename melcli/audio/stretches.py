@@ -32,6 +32,7 @@ class Speech:
 
     def __init__(self, rate: int, max_seconds: float, network: Network) -> None:
         self.rate = rate
+        self.max_seconds = max_seconds
         self.listener = Listener(network, rate)
         self.longest = math.floor((max_seconds - 2 * AROUND_SECONDS - WINDOW_SECONDS) / WINDOW_SECONDS)  # windows
         self.wave_S = torch.empty(0)  # what is held of the recording, from sample `first`
@@ -98,8 +99,9 @@ class Speech:
         """The stretch ends with the last window that is speech."""
         start = self._beginning() if self.start is None else self.start
         if self.start is not None or (self.surest >= CERTAIN and self.heard * WINDOW_SECONDS > SHORTEST_SECONDS):
-            end = max(self._end(self.ended), start + EDGE_SECONDS)
-            piece = self._piece(start, end, min(end + AROUND_SECONDS, self.seconds))
+            judged = min(self.windows * WINDOW_SECONDS, self.seconds)
+            end = max(self._end(self.ended, judged), start + EDGE_SECONDS)
+            piece = self._piece(start, end, min(end + AROUND_SECONDS, judged))
             if not is_tone(piece.wave_S, self.rate):
                 yield piece
         self.begun = self.start = None
@@ -111,26 +113,35 @@ class Speech:
         inside = [(a, b) for a, b in self.pauses if a >= self.begun + SEARCH_SHARE * self.longest and b <= last]
         if inside:
             after, following = max(inside, key=lambda pause: pause[1] - pause[0])
-            end, until = self._end(after), (after + following) / 2 * WINDOW_SECONDS
+            until = (after + following) / 2 * WINDOW_SECONDS
+            piece = self._piece(start, self._end(after, until), until)
             self.begun, self.start = following, None
         else:
             here = self.begun * WINDOW_SECONDS
-            sought_S = self._wave(here, (last + 8) * WINDOW_SECONDS)
-            end = until = here + quietest(sought_S, self.rate, round(self.longest * WINDOW_SECONDS * self.rate)) / self.rate
-            self.begun, self.start = math.floor(end / WINDOW_SECONDS), end
+            sought_S = self._wave(here, self.ended * WINDOW_SECONDS)
+            until = here + quietest(sought_S, self.rate, round(self.longest * WINDOW_SECONDS * self.rate)) / self.rate
+            piece = self._piece(start, until, until)
+            self.begun, self.start = math.floor(until / WINDOW_SECONDS), until
         self.heard = self.ended - self.begun
         self.pauses = [pause for pause in self.pauses if pause[0] > self.begun]
-        return self._piece(start, end, until)
+        return piece
 
     def _piece(self, start: float, end: float, until: float) -> Piece:
+        """A piece with the samples up to `until`. Where it would be too long, it has no more around the VAD's own ends than a piece must have."""
         since = max(start - AROUND_SECONDS, self.free)
+        if until - since > self.max_seconds:
+            since = max(since, self.begun * WINDOW_SECONDS - AROUND_SECONDS)
+            until = min(until, self.ended * WINDOW_SECONDS + AROUND_SECONDS)
+            start, end = max(start, since), min(end, until)
         self.free = until
-        return Piece(start, min(end, self.seconds), self._wave(since, until), start - since)
+        return Piece(start, end, self._wave(since, until), start - since)
 
     def _beginning(self) -> float:
         """Seconds at which the stretch begins: back from the VAD's first window as long as there is sound."""
         at = self.begun * WINDOW_SECONDS
         low = max(self.free, at - REACH_SECONDS, self.first / self.rate)
+        if at - low < EDGE_SECONDS:  # no background to tell it from
+            return max(at, low)
         threshold = self._threshold(self._levels(max(self.free, at - KEPT_SECONDS), at), self._levels(at, at + REACH_SECONDS))
         sound = [frame for frame, level in enumerate(self._levels(low, at + REACH_SECONDS).tolist()) if level >= threshold]
         edge = next((frame for frame in sound if frame >= round((at - low) / EDGE_SECONDS)), None)
@@ -141,19 +152,21 @@ class Speech:
                 edge = frame
         return low + edge * EDGE_SECONDS
 
-    def _end(self, window: int) -> float:
-        """Seconds at which speech ends: after the last sound near `window`, the first that the VAD takes for no speech."""
+    def _end(self, window: int, limit: float) -> float:
+        """Seconds at which speech ends, `limit` at the latest: after the last sound near `window`, the first that the VAD takes for no speech."""
         at = window * WINDOW_SECONDS
-        low, high = max(self.free, at - REACH_SECONDS, self.begun * WINDOW_SECONDS), min(at + REACH_SECONDS, self.seconds)
+        low, high = max(self.free, at - REACH_SECONDS, self.begun * WINDOW_SECONDS), min(at + REACH_SECONDS, limit)
+        if high - at < EDGE_SECONDS:
+            return min(at, limit)
         threshold = self._threshold(self._levels(at, high), self._levels(at - REACH_SECONDS, at))
         sound = [frame for frame, level in enumerate(self._levels(low, high).tolist()) if level >= threshold]
         edge = max((frame for frame in sound if frame <= round((at - low) / EDGE_SECONDS)), default=None)
         if edge is None:
-            return min(at, self.seconds)
+            return at
         for frame in sound:
             if frame > edge and frame - edge <= DIP_SECONDS / EDGE_SECONDS + 1:
                 edge = frame
-        return min(low + (edge + 1) * EDGE_SECONDS, self.seconds)
+        return min(low + (edge + 1) * EDGE_SECONDS, limit)
 
     def _levels(self, start: float, end: float) -> Tensor:
         """Levels of each 10 ms between two times [F]."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from melcli.audio.mel_spec import MelSpec
 from melcli.audio.tiny_vocos_net import TinyVocosConfig, TinyVocosNet, turns, white
 from melcli.audio.vocoder import Vocoder, VocoderStream, refuse_other
-from melcli.audio.vocoder_files import SAFE, fill, folder_of, settings, tensors
+from melcli.audio.vocoder_files import SAFE, check, fill, folder_of, settings, tensors
 from melcli.errors import CheckpointError
 from melcli.files import replacing, write_text
 from melcli.registry import PACKAGE
@@ -100,8 +100,13 @@ def read_config(folder: Path) -> TinyVocosConfig:
 
 def read_net(folder: Path, config: TinyVocosConfig) -> TinyVocosNet:
     """The network in a folder, float32. Raises CheckpointError."""
+    found = tensors(folder)
+    if max(config.layers, config.pitch_layers) > len(found):
+        raise CheckpointError(f"{folder}: holds {len(found)} tensors, and its config.json tells of {max(config.layers, config.pitch_layers)} layers")
+    with torch.device("meta"):  # sizes that a file claims take no memory
+        check(TinyVocosNet(config), found, folder)
     net = TinyVocosNet(config)
-    fill(net, tensors(folder), folder)
+    fill(net, found, folder)
     return net
 
 

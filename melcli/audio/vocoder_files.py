@@ -6,7 +6,6 @@ plain containers and refuses all else, so nothing in a file is ever run; where a
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from melcli import hub
 from melcli.errors import CheckpointError
+from melcli.untrusted import parse_json
 
 SAFE = "model.safetensors"
 FILES = ["config.json", "config.yaml", "preprocessor_config.json", SAFE, "pytorch_model.bin", "bigvgan_generator.pt"]
@@ -48,8 +48,8 @@ def family_of(source: str, offline: bool) -> str:
     if (folder / "config.yaml").exists():
         return "vocos"
     fields = settings(folder)
-    if fields.get("model_type") in FAMILIES:
-        return FAMILIES[fields["model_type"]]
+    if str(fields.get("model_type")) in FAMILIES:
+        return FAMILIES[str(fields["model_type"])]
     if "snake_logscale" in fields:
         return "bigvgan"
     raise CheckpointError(
@@ -63,7 +63,7 @@ def settings(folder: Path, name: str = "config.json") -> dict[str, Any]:
     path = folder / name
     try:
         text = path.read_text(encoding="utf-8")
-        fields = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        fields = parse_json(text) if path.suffix == ".json" else _yaml(text)
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: no {name}, so this is not a vocoder's folder") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -71,6 +71,25 @@ def settings(folder: Path, name: str = "config.json") -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path}: holds no mapping")
     return fields
+
+
+class _Plain(yaml.SafeLoader):
+    """Without aliases, of which a page can make more than a machine holds; no vocoder's settings have any."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias, which is not read here")
+        return super().compose_node(parent, index)
+
+
+def _yaml(text: str) -> Any:
+    """YAML whoever wrote it. Raises ValueError and yaml.YAMLError alone."""
+    try:
+        return _Plain(text).get_single_data()
+    except RecursionError:
+        raise ValueError("brackets or indents within one another, too deep to be read") from None
+    except (LookupError, AttributeError, TypeError, OverflowError) as error:
+        raise ValueError(f"a value that its tag does not fit ({error})") from None
 
 
 def tensors(folder: Path, pickled: str | None = None, inside: str | None = None) -> dict[str, Tensor]:
@@ -110,7 +129,13 @@ def _unpickled(folder: Path, name: str, inside: str | None) -> dict[str, Tensor]
 
 
 def fill(model: nn.Module, found: dict[str, Tensor], folder: Path) -> None:
-    """Puts tensors into a model. Raises CheckpointError for missing, unexpected and misshapen ones: nothing stays random."""
+    """Puts tensors into a model. Raises CheckpointError as `check` does: nothing stays random."""
+    check(model, found, folder)
+    model.load_state_dict(found)
+
+
+def check(model: nn.Module, found: dict[str, Tensor], folder: Path) -> None:
+    """Raises CheckpointError for missing, unexpected and misshapen tensors. The model may be one on the meta device, which takes no memory."""
     wanted = model.state_dict()
     problems = {
         "misses": sorted(set(wanted) - set(found)),
@@ -121,4 +146,3 @@ def fill(model: nn.Module, found: dict[str, Tensor], folder: Path) -> None:
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise CheckpointError(f"{folder}: the checkpoint {problem} {', '.join(names[:3])}{more}")
-    model.load_state_dict(found)

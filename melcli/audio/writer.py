@@ -15,8 +15,8 @@ import soundfile
 from torch import Tensor
 
 from melcli.audio.io import WRITTEN
-from melcli.errors import UsageError, WriteError, nearest
-from melcli.files import replacing
+from melcli.errors import UsageError, nearest
+from melcli.files import failure, replacing
 
 UNKNOWN = 0xFFFFFFFF
 """The sizes in the header of a WAV that is not over yet, as ffmpeg and sox write them and read them: go on to the end of the pipe."""
@@ -51,8 +51,8 @@ def file_writer(path: Path, rate: int) -> Iterator[AudioWriter]:
         try:
             with soundfile.SoundFile(temporary, "w", samplerate=rate, channels=1, format=form, subtype=coding) as file:
                 yield _Whole(file)
-        except soundfile.LibsndfileError as error:
-            raise WriteError(f"{path}: cannot be written: {error.error_string.rstrip('.')}") from None
+        except (soundfile.LibsndfileError, AssertionError) as error:  # the latter where not all of the samples went in
+            raise failure(path, error) from None
 
 
 class _Whole:

@@ -56,7 +56,7 @@ def read_librispeech(folder: Path, files: list[str] | None = None) -> list[Utter
     for listing in (name for name in files if name.endswith(".trans.txt")):
         inside = os.path.dirname(listing)
         try:
-            lines = (folder / listing).read_text(encoding="utf-8").splitlines()
+            lines = (folder / listing).read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ManifestError(f"{folder / listing}: cannot be read, {error}") from None
         for number, line in enumerate(lines, start=1):
@@ -91,7 +91,7 @@ def read_ljspeech(folder: Path) -> list[Utterance]:
     audio = {os.path.splitext(name)[0]: name for name in walk(folder / "wavs") if is_audio(name)}
     utterances = []
     try:
-        lines = listing.read_text(encoding="utf-8").splitlines()
+        lines = listing.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{listing}: cannot be read, {error}") from None
     for number, line in enumerate(lines, start=1):
@@ -103,6 +103,8 @@ def read_ljspeech(folder: Path) -> list[Utterance]:
         key, text = fields[0], fields[2] if len(fields) > 2 and fields[2] else fields[1]
         path = os.path.join(root, "wavs", audio.get(key, f"{key}.wav"))
         utterances.append(Utterance(id=key, audio=(path,), text=text.strip(), speaker="lj"))
+    if not utterances:
+        raise ManifestError(f"{listing}: empty")
     return utterances
 
 
@@ -135,6 +137,8 @@ def read_folder(folder: Path) -> list[Utterance]:
         utterances = read_libritts(folder, files)
     else:
         utterances = read_plain(folder, files)
+    if not utterances and "features.json" not in files and any(name.startswith("shard-") and name.endswith(".safetensors") for name in files):
+        raise ManifestError(f"{folder}: holds features that were not finished: run the same `melcli featurize` again")
     if not utterances and "features.json" in files:
         raise ManifestError(f"{folder}: holds features, and audio is read here: give the source they were made of")
     if not utterances:

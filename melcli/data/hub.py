@@ -22,7 +22,8 @@ from melcli.data.hf import DURATION, ID
 from melcli.data.parquet import CHUNK_KEYS, read_parquet, read_table, text_column, utterance_of
 from melcli.data.rows import read_lines
 from melcli.data.utterance import Utterance
-from melcli.errors import ManifestError
+from melcli.errors import ManifestError, first_line
+from melcli.hub import told
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})")
 
@@ -116,7 +117,7 @@ def _fetch(split: HubSplit, root: Path | None, offline: bool, more: Sequence[str
 
     remedy = f"place its files in {(root or Path('ROOT')) / split.repo / split.config}, named as on the hub, and give --root {root or 'ROOT'}"
     try:
-        return Path(snapshot_download(split.repo, repo_type="dataset", allow_patterns=[*split.patterns(), *more], local_files_only=offline))
+        folder = Path(snapshot_download(split.repo, repo_type="dataset", allow_patterns=[*split.patterns(), *more], local_files_only=offline))
     except (GatedRepoError, RepositoryNotFoundError):
         raise ManifestError(
             f"{split.repo}: the hub does not let you in; accept its terms at https://huggingface.co/datasets/{split.repo} and log in with "
@@ -125,15 +126,32 @@ def _fetch(split: HubSplit, root: Path | None, offline: bool, more: Sequence[str
     except Exception as error:  # the library raises many kinds: no network, no disk, a proxy's page
         why = "not on this machine" if offline else f"not on this machine, and the hub cannot be reached ({type(error).__name__})"
         raise ManifestError(f"{split.repo}: {why}; {remedy}") from None
+    told(split.repo, folder)
+    return folder
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".parquet":
         return read_table(path)
     if path.suffix == ".csv":
-        with path.open(encoding="utf-8", newline="") as lines:
-            return list(csv.DictReader(lines))
+        return _csv(path)
     return [row for _, row in read_lines(path)]
+
+
+def _csv(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table with a head. Raises ManifestError with file and line."""
+    rows: list[dict[str, Any]] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            for row in (reader := csv.DictReader(lines)):
+                if None in row or None in row.values():
+                    raise ManifestError(
+                        f"{path}:{reader.line_num}: not as many fields as the first line names ({', '.join(map(str, reader.fieldnames))})"
+                    )
+                rows.append(row)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(f"{path}: cannot be read as a table ({first_line(error)})") from None
+    return rows
 
 
 def _texts(files: Sequence[Path]) -> dict[str, str]:
@@ -154,13 +172,16 @@ def _read_listing(path: Path, references: dict[str, str] | None) -> list[Utteran
     utterances = []
     for number, row in enumerate(_rows(path)):
         name = row.get("file_name")
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name.strip("/.") or "\0" in name:
             raise ManifestError(f"{path}: row {number + 1} has no 'file_name'; its columns are {', '.join(row)}")
         audio = path.parent / "audio" / name
         audio = audio if audio.exists() or not (path.parent / name).exists() else path.parent / name
         text = row[text_column(list(row), path)] if references is None else references.get(str(row.get("parent_id")))
-        if row.get("chunk_index") is not None:
-            row["chunk_index"] = int(row["chunk_index"])
-        row |= {key: float(row[key]) for key in DURATION if row.get(key)}
+        try:
+            if row.get("chunk_index") is not None:
+                row["chunk_index"] = int(row["chunk_index"])
+            row |= {key: float(row[key]) for key in DURATION if row.get(key)}
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ManifestError(f"{path}: row {number + 1}: {first_line(error)}") from None
         utterances.append(utterance_of(row, str(audio.absolute()), text, Path(name).stem))
     return utterances

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from melcli.data.rows import MOST_SECONDS
 from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError
 
@@ -17,7 +18,7 @@ def _table(path: Path) -> dict[str, tuple[str, str]]:
     """key -> ('file:LINE', the rest of the line)."""
     table: dict[str, tuple[str, str]] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: cannot be read, {error}") from None
     for number, line in enumerate(lines, start=1):
@@ -37,10 +38,10 @@ def _optional(path: Path) -> dict[str, tuple[str, str]]:
 def _audio(where: str, entry: str, folder: Path) -> str:
     if entry.endswith("|"):
         raise ManifestError(f"{where}: a command with a pipe; run it, save the audio as a file and list that path instead")
-    if not entry:
+    if not entry or "\0" in entry:
         raise ManifestError(f"{where}: no path after the id")
     for base in (folder, folder.parent, Path.cwd()):
-        if (base / entry).is_file():
+        if os.path.isfile(base / entry):
             return os.path.normpath(base.resolve() / entry)
     return os.path.normpath(folder.resolve() / entry)
 
@@ -55,7 +56,7 @@ def _segments(path: Path, recordings: dict[str, str]) -> dict[str, tuple[str, fl
             raise ManifestError(f"{where}: '{rest}', expected RECORDING START END with seconds") from None
         if recording not in recordings:
             raise ManifestError(f"{where}: recording '{recording}' is not in wav.scp")
-        if not 0 <= start < end:
+        if not 0 <= start < end <= MOST_SECONDS:
             raise ManifestError(f"{where}: segment from {start:g} to {end:g} s")
         cut[key] = (recording, start, end)
     return cut
@@ -79,10 +80,15 @@ def read_kaldi(folder: Path) -> list[Utterance]:
             return None
         where, value = lengths[key]
         try:
-            return float(value)
+            seconds = float(value)
         except ValueError:
-            raise ManifestError(f"{where}: '{value}' is not a number of seconds") from None
+            seconds = -1.0
+        if not 0 <= seconds <= MOST_SECONDS:
+            raise ManifestError(f"{where}: '{value}' is not a number of seconds")
+        return seconds
 
+    if not ids:
+        raise ManifestError(f"{folder / 'segments'}: empty")
     utterances = []
     for key in ids:
         recording, start, end = segments[key] if segments is not None else (key, None, None)

@@ -61,9 +61,9 @@ def read_source(source: str, *, root: Path | None = None, offline: bool = False,
     durations: fill in unknown durations from the file headers; they stay None for what cannot be read.
     Raises ManifestError where the source is not there, holds nothing, or a line of it is broken (with file and line).
     """
-    base, _, options_text = source.rpartition("?") if "?" in source and not Path(source).exists() else (source, "", "")
+    base, _, options_text = source.rpartition("?") if "?" in source and not os.path.exists(source) else (source, "", "")
     name, colon, split = base.partition(":")
-    corpus = CORPORA.get(name) if not Path(base).exists() else None
+    corpus = CORPORA.get(name) if not os.path.exists(base) else None
     options = selection.parse(options_text, source, corpus.options if corpus else ())
     if corpus is not None:
         at = (root if root is not None else DEFAULT_ROOT).expanduser()
@@ -72,8 +72,8 @@ def read_source(source: str, *, root: Path | None = None, offline: bool = False,
         from melcli.data.hf import read_hf
 
         utterances = selection.select(read_hf(base), options, source)
-    elif Path(base).expanduser().exists():
-        utterances = selection.select(_read_path(Path(base).expanduser()), options, source)
+    elif os.path.exists(os.path.expanduser(base)):
+        utterances = selection.select(_read_path(Path(os.path.expanduser(base))), options, source)
     else:
         raise _unknown(base)
     return fill_durations(utterances) if durations else utterances

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from melcli.data.hf import ANSWER, DURATION, ID, SPEAKER, TEXT
+from melcli.data.rows import MOST_SECONDS
 from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError, first_line
 
 PREFIX = "parquet:"
+BROKEN = (OSError, ValueError, TypeError, LookupError, NotImplementedError, MemoryError)  # pyarrow's own errors are among these
 CHUNK_KEYS = ("parent_id", "chunk_index")  # of a long recording that was cut: which one, and which piece of it
 
 
@@ -33,7 +35,7 @@ def _open(path: str) -> Any:
     library = _library()
     try:
         return library.ParquetFile(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are among these
+    except BROKEN as error:
         raise ManifestError(f"{path}: not a whole parquet file ({first_line(error)})") from None
 
 
@@ -51,10 +53,12 @@ def _audio_column(path: str) -> str:
 def read_table(path: Path) -> list[dict[str, Any]]:
     """All rows without their audio. Raises ManifestError."""
     file = _open(str(path))
+    if file.metadata.num_rows > path.stat().st_size:
+        raise ManifestError(f"{path}: claims {file.metadata.num_rows:,} rows in {path.stat().st_size:,} bytes")
     columns = [field.name for field in file.schema_arrow if "binary" not in str(field.type)]
     try:
         return file.read(columns=columns).to_pylist()
-    except (OSError, ValueError) as error:
+    except BROKEN as error:
         raise ManifestError(f"{path}: cannot be read ({first_line(error)})") from None
 
 
@@ -73,11 +77,19 @@ def utterance_of(row: dict[str, Any], audio: str, text: str | None, fallback: st
         return next((row[key] for key in keys if row.get(key) is not None), None)
 
     key, duration, speaker = pick(ID), pick(DURATION), pick(SPEAKER)
+    if text is not None and not isinstance(text, str):
+        raise ManifestError(f"{audio}: its text is {str(text)[:60]!r}, expected a string")
+    try:
+        duration = None if duration is None else float(duration)
+    except (TypeError, ValueError):
+        duration = -1.0
+    if duration is not None and not 0 <= duration <= MOST_SECONDS:
+        raise ManifestError(f"{audio}: its duration is {str(pick(DURATION))[:60]}, expected seconds as a number of at least 0")
     return Utterance(
         id=fallback if key is None else str(key),
         audio=(audio,),
         text=text,
-        duration=None if duration is None else float(duration),
+        duration=duration,
         speaker=None if speaker is None else str(speaker),
         extra={name: row[name] for name in (*CHUNK_KEYS, *ANSWER) if row.get(name) is not None},
     )
@@ -100,20 +112,22 @@ def read_parquet(paths: Sequence[Path], references: dict[str, str] | None = None
 def _group(path: str, index: int) -> Any:
     try:
         return _open(path).read_row_group(index, columns=[_audio_column(path)]).column(0)
-    except (OSError, ValueError) as error:
+    except BROKEN as error:
         raise ManifestError(f"{path}: row group {index} cannot be read ({first_line(error)})") from None
 
 
 def load_bytes(address: str) -> bytes:
     """The encoded audio behind a `parquet:` address. Raises ManifestError."""
     path, _, row = address.removeprefix(PREFIX).rpartition("#")
+    if not row.isdecimal() or len(row) > 18:
+        raise ManifestError(f"{address}: no address of a row of a parquet file ({PREFIX}FILE#ROW)")
     metadata, number = _open(path).metadata, int(row)
     for index in range(metadata.num_row_groups):
         rows = metadata.row_group(index).num_rows
         if number < rows:
             value = _group(path, index)[number].as_py()
-            found = value["bytes"] if isinstance(value, dict) else value
-            if found is None:
+            found = value.get("bytes") if isinstance(value, dict) else value
+            if not isinstance(found, bytes):
                 raise ManifestError(f"{address}: this row holds no audio")
             return found
         number -= rows

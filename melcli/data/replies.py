@@ -15,11 +15,13 @@ from melcli.audio.mel_spec import MelSpec
 from melcli.data.features import BLOCK, ShardFeatures, WaveFeatures
 from melcli.data.silence import Trim, kept
 from melcli.data.utterance import Utterance
+from melcli.data.written import question_and_answer
 from melcli.errors import AudioError
 
 LEAST_SECONDS = 0.1  # that follow the prompt, for something to be said
 KEPT_NUMBERS = 100_000_000  # of mels of answers that were synthesised, two bytes each
 TASKS = ("continue", "answer")
+WITHOUT_ANSWER = "without an answer"  # a reason to leave an utterance out
 
 
 class ReplyFeatures:
@@ -141,6 +143,6 @@ def unfit(utterance: Utterance, task: str, seconds: float) -> str | None:
     """Why an utterance cannot be used for such a task, or None."""
     if task == "continue" and utterance.duration is not None and utterance.duration < seconds + LEAST_SECONDS:
         return f"no longer than data.prompt_seconds {seconds:g}"
-    if task == "answer" and not utterance.extra.get("answer"):
-        return "without an answer"
+    if task == "answer" and not question_and_answer(utterance)[1].strip():
+        return WITHOUT_ANSWER
     return None

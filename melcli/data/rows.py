@@ -12,16 +12,21 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError
+from melcli.untrusted import parse_json
 
 _OWN = frozenset({"id", "audio", "audio_filepath", "text", "duration", "speaker", "start", "end", "offset", "gap"})
+LONGEST_LINE = 16_000_000  # characters: hours of transcript with the time of every word
+MOST_SECONDS = 1e9  # thirty years
+LONGEST_GAP = 60.0  # seconds of silence between the parts of an utterance
+FREELY, SQUEEZED = 64_000_000, 300  # characters a manifest may have in any case; beyond, so many times its bytes on disk: JSON packs to a tenth
 ADDRESSES = ("synth:", "hf:", "parquet:")  # audio that is no path: spoken or taken out of a data set when it is loaded
 
 
@@ -29,37 +34,46 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """('file:LINE', row) of each line of a JSONL file, plain or gzipped. ManifestError names the line that is no JSON object."""
     try:
         with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else open(path, encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
+            number, read = 0, 0
+            while line := lines.readline(LONGEST_LINE + 1):
+                number, read = number + 1, read + len(line)
+                where = f"{path}:{number}"
+                if len(line) > LONGEST_LINE:
+                    raise ManifestError(f"{where}: a line of more than {LONGEST_LINE:,} characters, which no row of a manifest has")
+                if path.suffix == ".gz" and read > FREELY and read > SQUEEZED * (size := path.stat().st_size):
+                    why = f"{size:,} bytes that unpack to more than {read:,} characters"
+                    raise ManifestError(f"{where}: {why}, as no manifest does; unpack it first if it is one")
                 if not line.strip():
                     continue
-                where = f"{path}:{number}"
                 try:
-                    row = json.loads(line)
+                    row = parse_json(line)
                     if "\\ud" in line.lower():
                         json.dumps(row, ensure_ascii=False).encode()  # half a character could not be written again
                 except json.JSONDecodeError as error:
                     raise ManifestError(f"{where}: not JSON, {error.msg} at column {error.colno}; every line must be one JSON object") from None
-                except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets in brackets
+                except ValueError as error:  # a number of thousands of digits, brackets in brackets in brackets
                     raise ManifestError(f"{where}: not to be read as JSON, {error}") from None
                 if not isinstance(row, dict):
-                    raise ManifestError(f"{where}: a JSON {type(row).__name__} where an object belongs")
+                    raise ManifestError(f"{where}: a JSON {type(row).__name__} where an object belongs; a manifest has one a line")
                 yield where, row
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); a manifest is a text file of JSON lines") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ManifestError(f"{path}: cannot be read, {getattr(error, 'strerror', None) or error}") from None
 
 
-def _number(row: Mapping[str, Any], key: str, where: str) -> float | None:
+def seconds_in(row: Mapping[str, Any], key: str, where: str) -> float | None:
+    """Seconds, None where the row has none. Raises ManifestError."""
     value = row.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise ManifestError(f"{where}: '{key}' is {json.dumps(value)}, expected seconds as a number of at least 0")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_SECONDS:
+        raise ManifestError(f"{where}: '{key}' is {json.dumps(value)[:60]}, expected seconds as a number of at least 0")
     return float(value)
 
 
-def _string(row: Mapping[str, Any], key: str, where: str) -> str | None:
+def string_in(row: Mapping[str, Any], key: str, where: str) -> str | None:
+    """Text, or a name that may have been written as a number; None where the row has none. Raises ManifestError."""
     value = row.get(key)
     if value is None or isinstance(value, str):
         return value
@@ -72,7 +86,7 @@ def _audio(row: Mapping[str, Any], where: str) -> list[str]:
     key = "audio" if "audio" in row else "audio_filepath"
     value = row.get(key)
     parts = [value] if isinstance(value, str) else value
-    if not isinstance(parts, list) or not parts or not all(isinstance(part, str) and part for part in parts):
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, str) and part and "\0" not in part for part in parts):
         what = "no 'audio' (or 'audio_filepath')" if key not in row else f"'{key}' is {json.dumps(value)[:60]}, expected a path or a list of paths"
         raise ManifestError(f"{where}: {what}")
     return parts
@@ -86,33 +100,35 @@ def resolve(audio: str, folder: str) -> str:
 def from_row(row: Mapping[str, Any], folder: str, where: str) -> Utterance:
     """The utterance of one manifest row; `folder` is the absolute folder that its paths are relative to. ManifestError starts with `where`."""
     parts = _audio(row, where)
-    start = _number(row, "start" if "start" in row else "offset", where)
-    end, duration = _number(row, "end", where), _number(row, "duration", where)
+    start = seconds_in(row, "start" if "start" in row else "offset", where)
+    end, duration = seconds_in(row, "end", where), seconds_in(row, "duration", where)
     if end is None and duration is not None and "offset" in row:
         end = (start or 0.0) + duration  # NeMo: `duration` seconds from `offset` on
     if end is not None and end <= (start or 0.0):
         raise ManifestError(f"{where}: 'end' {end:g} is not after 'start' {start or 0.0:g}")
     if len(parts) > 1 and (start is not None or end is not None):
         raise ManifestError(f"{where}: 'start' and 'end' go with one audio file, here are {len(parts)}")
+    if (gap := seconds_in(row, "gap", where) or 0.0) > LONGEST_GAP:
+        raise ManifestError(f"{where}: 'gap' is {gap:g}, expected a pause of at most {LONGEST_GAP:g} seconds")
     if duration is None and end is not None:
         duration = end - (start or 0.0)
-    name = _string(row, "id", where)
+    name = string_in(row, "id", where)
     if name is None:
         name = parts[0] if parts[0].startswith(ADDRESSES) else os.path.splitext(parts[0])[0]
         name = name if start is None else f"{name}-{start:.2f}"
-    text = _string(row, "text", where)
+    text = string_in(row, "text", where)
     extra = {key: value for key, value in row.items() if key not in _OWN}
-    if (spoken := _string(row, "answer_audio", where)) is not None:
+    if (spoken := string_in(row, "answer_audio", where)) is not None:
         extra["answer_audio"] = resolve(spoken, folder)
     return Utterance(
         id=name,
         audio=tuple(resolve(part, folder) for part in parts),
-        text=text if text is not None else _string(row, "question", where),
+        text=text if text is not None else string_in(row, "question", where),
         duration=duration,
-        speaker=_string(row, "speaker", where),
+        speaker=string_in(row, "speaker", where),
         start=start,
         end=end,
-        gap=_number(row, "gap", where) or 0.0,
+        gap=gap,
         extra=extra,
     )
 

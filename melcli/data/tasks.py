@@ -106,6 +106,7 @@ class Encoder:
 
     end_ids: what follows every target text. speech_id: holds the places of speech that is heard, `<|speech|>` of the tokenizer unless given;
     spoken_id: of speech that is said. pace: patches that a token of the text takes to say, to spread the text's positions by; None leaves them.
+    lead: patches that what is heard of a text takes, where the text goes on from there (`continue`).
     lexicon: how the words of a text that is said sound, where the model reads that; spelled: share of them that stay in letters.
     reads_speech, speaks: what the task has. Where it has both, speech that is said may be missing (`replies`).
     """
@@ -121,6 +122,7 @@ class Encoder:
         spoken_id: int | None = None,
         pace: float | None = None,
         lexicon: Lexicon | None = None,
+        lead: float = 0.0,
     ) -> None:
         self.tokenizer = tokenizer
         self.task = task
@@ -132,11 +134,17 @@ class Encoder:
         speech = [segment.target for segment in blank if segment.kind == "speech"]
         self.reads_speech, self.speaks = False in speech, True in speech
         self.replies = self.reads_speech and self.speaks
-        self.pace = None if self.replies else pace
+        self.pace = pace if self.speaks else None
+        self.lead = lead
         self.lexicon = lexicon if self.speaks and not self.replies else None
         self.spelled = 0.0
         self.parts = sum(segment.own for segment in blank)
         self._conditions: dict[str, list[int]] = {}
+        self.around = 0  # tokens of the prompt before what is written, in a task that replies
+        for segment in blank if self.replies else ():
+            if segment.target:
+                break
+            self.around += len(self._condition(segment.text)) if segment.kind == "text" else 0
         self._classes = None if ctc_alphabet is None else {character: i for i, character in enumerate(ctc_alphabet)}
 
     def texts(self, utterances: Sequence[Utterance]) -> list[list[int]]:
@@ -170,6 +178,7 @@ class Encoder:
         labels: list[int] = []
         own = 0  # where the utterance's text begins
         written = False
+        after = 0  # tokens between what is written and what is said
         for segment in self.task(utterance, self.prompt):
             if self.replies and written and not segment.target and not steps:
                 break  # it says nothing aloud
@@ -183,13 +192,31 @@ class Encoder:
                 piece, own = list(text_ids), len(ids)
             else:
                 piece = self._condition(segment.text)
+                after += len(piece) if written else 0
             ids += piece
             labels += piece if segment.target and segment.kind == "text" else [-100] * len(piece)
         if not (self.reads_speech or self.speaks) and ids:  # nothing before the first token to predict it from
             labels[0] = -100
-        positions = spread(own, len(text_ids), len(ids) - patches, patches, self.pace, untold) if self.speaks and self.pace else None
+        positions = None
+        if self.pace and self.replies:
+            heard_at = [token == self.speech_id for token in ids[:own]]
+            positions = spread_reply(heard_at, len(text_ids) + len(self.end_ids), self.start(text_ids), after, steps, self.pace)
+        elif self.pace:
+            positions = spread(own, len(text_ids), len(ids) - patches, patches, self.pace, untold)
         heard, said = self._ctc_ids(utterance, text_ids)
         return Example(ids, labels, heard, positions, said)
+
+    def asked(self, patches: int, written: Sequence[int] = ()) -> Example:
+        """What stands before the next token of a text: the prompt with the speech in it and what is written already."""
+        whole = self(Utterance("", ()), patches, list(written))
+        count = len(whole.input_ids) - len(self.end_ids)
+        return Example(whole.input_ids[:count], whole.labels[:count], positions=whole.positions and whole.positions[:count])
+
+    def start(self, text_ids: Sequence[int]) -> int:
+        """Positions from where a reply's axis of time begins to its speech: to the answer's first token, or as far as what was heard of the text."""
+        between = self._condition(ANSWER)
+        cut = text_ids.index(between[0]) + len(between) if self.parts > 1 and between[0] in text_ids else 0
+        return round(cut * self.pace + self.lead)
 
     def prompted(self, utterance: Utterance, steps: int, text_ids: list[int], voice_steps: int, told: Utterance | None) -> Example:
         """A text and `steps` of speech that says it after a voice prompt of `voice_steps`; its CTC classes are those of the text alone.
@@ -222,6 +249,23 @@ class Encoder:
         if piece not in self._conditions:
             self._conditions[piece] = self.tokenizer(piece, add_special_tokens=False)["input_ids"]
         return self._conditions[piece]
+
+
+def spread_reply(heard: Sequence[bool], tokens: int, start: int, after: int, patches: int, pace: float) -> list[int]:
+    """Positions of a reply on one axis of time: what is heard, a token written of it, and the patch that says a token have about the same one.
+
+    heard: of each place before what is written, whether it holds speech; what else is there counts on from 0, and the axis begins after it. tokens:
+    that are written, the end with them, in steps of `pace` patches. start: positions from the axis' beginning to the speech that is said; after:
+    tokens read between the text and that speech, which stand right before it; patches: of that speech.
+    """
+    first = sum(not each for each in heard)
+    before, around, patch = [], 0, first
+    for each in heard:
+        before.append(patch if each else around)
+        patch, around = patch + each, around + (not each)
+    said = first + start
+    between = [max(0, said - after + i) for i in range(after)]
+    return [*before, *(first + round(i * pace) for i in range(tokens)), *between, *range(said, said + patches)]
 
 
 def spread(own: int, tokens: int, prompt: int, patches: int, pace: float, untold: int = 0) -> list[int]:

@@ -10,6 +10,7 @@ is compared with.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -30,11 +31,11 @@ def read_texts(source: str, *, root: Path | None = None, offline: bool = False, 
     source: a .jsonl or .txt file (a text a line), or any source of utterances. durations: False opens no audio file, not even for its header.
     Raises ManifestError with file and line.
     """
-    base, _, chosen = source.rpartition("?") if "?" in source and not Path(source).exists() else (source, "", "")
-    path = Path(base).expanduser()
-    if path.is_file() and path.name.endswith((".jsonl", ".jsonl.gz")):
+    base, _, chosen = source.rpartition("?") if "?" in source and not os.path.exists(source) else (source, "", "")
+    path = Path(os.path.expanduser(base))
+    if os.path.isfile(path) and path.name.endswith((".jsonl", ".jsonl.gz")):
         found = _read_rows(path, durations)
-    elif path.is_file() and path.suffix == ".txt":
+    elif os.path.isfile(path) and path.suffix == ".txt":
         found = [Utterance(f"{number:04d}", (), line.strip()) for number, line in enumerate(_lines(path), start=1) if line.strip()]
     else:
         return read_source(source, root=root, offline=offline, durations=durations)

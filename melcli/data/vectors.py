@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from melcli.errors import ManifestError
+from melcli.errors import ManifestError, first_line
 from melcli.files import replacing
 
 NAMED = 3  # ids that a message lists
@@ -49,7 +49,8 @@ def mean_of(path: Path, shape: tuple[int, int]) -> Tensor:
 def write_vectors(path: Path, vectors: Mapping[str, Tensor]) -> None:
     """Write vectors [V, W] by id as a safetensors file. Raises WriteError."""
     with replacing(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in vectors.items()}, temporary)
+        # save_file, when it is killed, leaves a scratch file of its own behind
+        temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in vectors.items()}))
 
 
 def _read(path: Path, ids: Sequence[str] | None, shape: tuple[int, int]) -> dict[str, Tensor]:
@@ -77,19 +78,24 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key).float() for key in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise ManifestError(f"vectors {path}: not a whole safetensors file ({error})") from None
+    except (SafetensorError, OSError, RuntimeError, AttributeError) as error:  # the last two: number formats that torch does not know
+        raise ManifestError(f"vectors {path}: not a whole safetensors file ({first_line(error)})") from None
 
 
 def _npy(path: Path, ids: Sequence[str] | None) -> dict[str, Tensor]:
     try:
-        array = np.load(path, allow_pickle=False)
-        rows = torch.from_numpy(np.asarray(array, dtype=np.float32))
-    except (OSError, ValueError, TypeError) as error:
-        raise ManifestError(f"vectors {path}: not an npy file of numbers ({error})") from None
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: what a header claims takes no memory
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+            raise TypeError("it holds " + (f"{array.dtype}" if isinstance(array, np.ndarray) else "an archive"))
+        rows = torch.from_numpy(np.array(array, dtype=np.float32))
+    except Exception as error:  # whatever numpy makes of a broken header
+        raise ManifestError(f"vectors {path}: not an npy file of numbers ({first_line(error)})") from None
     names, beside = list(map(str, range(len(rows) if rows.dim() else 0)) if ids is None else ids), path.with_suffix(".ids")
     if beside.is_file():
-        names = beside.read_text(encoding="utf-8").split("\n")
+        try:
+            names = beside.read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ManifestError(f"{beside}: cannot be read as a text file of ids ({first_line(error)})") from None
         names = names[:-1] if names and not names[-1] else names
     if rows.dim() < 2 or len(rows) != len(names):
         have = len(rows) if rows.dim() else 0

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
 from transformers import GenerationConfig
 
 from melcli.errors import UsageError
-from melcli.exporting import card, clients, front, probes
+from melcli.exporting import card, clients, front
 from melcli.exporting.source import Source
 from melcli.models import checkpoint
 
@@ -30,17 +28,8 @@ def write(source: Source, folder: Path) -> None:
     )
     llm.save_pretrained(folder)
     model.float()
-    source.processor.tokenizer.save_pretrained(folder)
-    (folder / "speech_input.json").write_text(json.dumps(front.settings(source), indent=2) + "\n", encoding="utf-8")
     checkpoint.write_tensors(folder / "speech_input.safetensors", front.tensors(source))
-    for name, copy in CLIENT.items():
-        shutil.copyfile(front.BUNDLED / name, folder / copy)
-    (folder / "README.md").write_text(card.backbone(source), encoding="utf-8")
+    clients.write(source, folder, CLIENT, front.settings(source), card.backbone(source))
 
 
-def check(source: Source, folder: Path) -> list[probes.Compared]:
-    """What the client of the folder, in a process of its own, makes of recordings by transformers' generate()."""
-    waves = probes.pieces(source.processor.spec.rate, source.model.config.max_seconds)
-    ours = probes.tokens(source.model, source.processor, waves)
-    theirs = clients.tokens(folder, waves, source.processor.spec.rate)
-    return [probes.compare("transcripts", ours, theirs)]
+check = clients.check  # by transformers' generate()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from melcli import __version__
 from melcli.exporting.source import Source
+from melcli.untrusted import parse_json
 
 MEASURED = re.compile(r"\n## Measured\n.*?(?=\n## |\Z)", re.S)
 
@@ -67,7 +67,7 @@ A speech language model on a {config.text_config.model_type} language model, {co
 
 def _rates(source: Source) -> Mapping[str, Any]:
     try:
-        found = json.loads((source.folder / "evaluation.json").read_text(encoding="utf-8"))
+        found = parse_json((source.folder / "evaluation.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -14,7 +14,7 @@ from torch import Tensor
 from melcli.audio.mel import mel_filters, window
 from melcli.errors import UsageError
 from melcli.exporting.source import Source
-from melcli.models.recognise import SPARE_TOKENS, TOKENS_PER_SECOND
+from melcli.models.recognise import SPARE_TOKENS
 
 BUNDLED = Path(__file__).parent / "bundled"
 KINDS = ("mel-patch", "mel-conv", "raw-frame")
@@ -47,7 +47,7 @@ def settings(source: Source) -> dict[str, Any]:
         "mel": {**spec.model_dump(), **derived},
         "max_seconds": config.max_seconds,
         "spare_tokens": SPARE_TOKENS,
-        "tokens_per_frame": TOKENS_PER_SECOND / (spec.frame_rate if source.processor.reads == "mel" else spec.rate),
+        "tokens_per_frame": source.processor.tokens_per_second / (spec.frame_rate if source.processor.reads == "mel" else spec.rate),
         "prompt": config.prompt,
         "speech_attention": config.speech_attention,
         "stop_token_ids": list(config.stop_token_ids),

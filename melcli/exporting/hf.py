@@ -33,6 +33,6 @@ def check(source: Source, folder: Path) -> list[probes.Compared]:
     """The folder read by the Auto classes, and asked the same. Raises CheckpointError where it says anything else."""
     from transformers import AutoModelForCausalLM, AutoProcessor
 
-    processor = AutoProcessor.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32).eval()
     return probes.compare_models(source.model, source.processor, model, processor)

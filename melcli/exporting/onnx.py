@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +20,7 @@ from torch.export import Dim
 from transformers.cache_utils import Cache, DynamicLayer
 
 from melcli.errors import CheckpointError, UsageError, first_line
-from melcli.exporting import card, clients, front, onnx_int8, probes
+from melcli.exporting import card, clients, front, onnx_int8
 from melcli.exporting.bundled import speech_input
 from melcli.exporting.source import Source
 from melcli.models import checkpoint
@@ -110,20 +108,12 @@ def write(source: Source, folder: Path) -> None:
     cache = _cache(source)
     settings |= {"prompt_ids": front.prompt(source), "graphs": ["speech", "embed", "decoder"], "cache": {n: list(t.shape) for n, t in cache.items()}}
     _write_graphs(source, folder, Speech(weights, settings["speech_input"]), cache)
-    source.processor.tokenizer.save_pretrained(folder)
-    (folder / "speech_input.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     if source.processor.reads == "mel":
         checkpoint.write_tensors(folder / "mel.safetensors", {name: tensors[name] for name in ("mel.window", "mel.filters")})
-    for name, copy in CLIENT.items():
-        shutil.copyfile(front.BUNDLED / name, folder / copy)
-    (folder / "README.md").write_text(card.onnx(source), encoding="utf-8")
+    clients.write(source, folder, CLIENT, settings, card.onnx(source))
 
 
-def check(source: Source, folder: Path) -> list[probes.Compared]:
-    """What the client of the folder, in a process of its own, makes of recordings by onnxruntime."""
-    waves = probes.pieces(source.processor.spec.rate, source.model.config.max_seconds)
-    ours = probes.tokens(source.model, source.processor, waves)
-    return [probes.compare("transcripts", ours, clients.tokens(folder, waves, source.processor.spec.rate))]
+check = clients.check  # by onnxruntime
 
 
 def _cache(source: Source) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from melcli.errors import UsageError, WriteError
+from melcli.files import put_in_place, writing
+from melcli.untrusted import parse_json
 
 FACTS = "export.json"
 """What the folder is, and its files: by this one is known to be ours."""
@@ -24,7 +25,7 @@ def check(out: Path) -> None:
     if not there:
         return
     try:
-        own = {FACTS, *json.loads((out / FACTS).read_text(encoding="utf-8"))["files"]}
+        own = {FACTS, *map(str, parse_json((out / FACTS).read_text(encoding="utf-8"))["files"])}
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(f"-o {out}: holds files already and no {FACTS}, so melcli did not export it; give another folder") from None
     if strange := sorted(there - own):
@@ -38,23 +39,19 @@ def building(out: Path) -> Iterator[Path]:
     Raises UsageError as `check` does, and where another process exports to `out`; WriteError where the disk is full or the place is closed.
     """
     check(out)
-    partial, old = (out.with_name(f".{out.name}.{end}") for end in ("partial", "old"))
-    try:
+    partial = out.with_name(f".{out.name}.partial")
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with _alone(out):
             shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
-            shutil.rmtree(old, ignore_errors=True)
             partial.mkdir()
             try:
                 yield partial
-                if out.exists():
-                    os.replace(out, old)
-                os.replace(partial, out)
+                put_in_place(partial, out)
+            except WriteError as error:  # by whoever wrote below it
+                raise type(error)(str(error).replace(str(partial), str(out))) from None
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-                shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise WriteError(f"{out}: cannot be written: {error.strerror or error}") from None
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -25,7 +26,9 @@ LOCAL = {"trust_remote_code": False, "local_files_only": True}
 
 def check(folder: Path, fields: dict[str, Any]) -> None:
     """Refuse, by its files, what is no whole causal language model with a text head. Raises CheckpointError."""
-    kind, named = fields.get("model_type"), fields.get("architectures") or []
+    kind, named = str(fields.get("model_type")), fields.get("architectures") or []
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise CheckpointError(f"{folder / 'config.json'}: architectures is no list of names")
     if kind not in CONFIG_MAPPING_NAMES:
         code = "; code that a checkpoint brings along is never run" if fields.get("auto_map") else ""
         raise CheckpointError(f"{folder}: transformers knows no model of type {kind!r}{code}")
@@ -42,6 +45,20 @@ def check(folder: Path, fields: dict[str, Any]) -> None:
         raise CheckpointError(f"{folder}: holds an adapter (adapter_config.json) beside the weights; merge it first")
     if not any(folder.glob("*.safetensors")):
         raise CheckpointError(f"{folder}: no safetensors file with its weights{checkpoint.pickle_hint(folder)}")
+    for path in sorted(folder.glob("*.safetensors")):
+        if small := quantised_in(path):
+            raise CheckpointError(f"{path}: {small} is quantised, and config.json does not say how; start from the weights that it was made from")
+
+
+def quantised_in(path: Path) -> str | None:
+    """The first tensor of a safetensors file whose numbers have eight bits or fewer, with its format: without the factors that they are to be
+    multiplied with they mean nothing. Raises CheckpointError."""
+    try:
+        with safe_open(path, "pt") as file:
+            kinds = {name: str(file.get_slice(name).get_dtype()) for name in sorted(file.keys())}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be loaded: {first_line(error)}") from None
+    return next((f"{name} ({kind})" for name, kind in kinds.items() if kind.startswith(("F8", "F6", "F4", "I8", "U8"))), None)
 
 
 def read_tokenizer(folder: Path) -> Any:

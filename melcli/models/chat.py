@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from datetime import datetime
@@ -13,6 +12,7 @@ from transformers import PretrainedConfig
 
 from melcli.errors import CheckpointError, ConfigError, first_line
 from melcli.models.config import SPEECH_TOKEN
+from melcli.untrusted import parse_json
 
 TRANSCRIBE = "<|transcribe|>"
 PLAIN = f"{SPEECH_TOKEN}{TRANSCRIBE}"
@@ -94,6 +94,6 @@ def _generation_fields(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -20,10 +19,14 @@ from melcli import hub
 from melcli.audio.mel_spec import MelSpec
 from melcli.data import lexicon
 from melcli.errors import CheckpointError, ConfigError, first_line, nearest
+from melcli.files import put_in_place, replacing, writing
 from melcli.models import int8, lora
 from melcli.models.config import SpeechLMConfig
+from melcli.models.config_fields import check_fields
+from melcli.models.extent import check_extent
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
+from melcli.untrusted import parse_json
 
 WEIGHTS = "model.safetensors"
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -39,7 +42,7 @@ def resolve(name: str, *, offline: bool = False, flag: str = "--model") -> Path:
     from melcli import registry
 
     folder = Path(name)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         inner = folder / "model"
         return inner if (inner / "config.json").exists() and not (folder / "config.json").exists() else folder
     if name in registry.names("model"):
@@ -56,32 +59,36 @@ def save(
     """Write a checkpoint under a temporary name and move it into place.
 
     dtype: of the weights in the file, the model's own by default; statistics stay float32. extra: further files by name, such as the recipe.
+    Raises WriteError.
     """
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    with writing(folder):
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            _write(partial, model, processor, dtype)
+            for name, content in (extra or {}).items():
+                (partial / name).write_text(content)
+            put_in_place(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(folder: Path, model: SpeechLM, processor: SpeechLMProcessor, dtype: torch.dtype | None) -> None:
     tied = set(model._tied_weights_keys or {})
     state = {name: cast(name, tensor, dtype) for name, tensor in model.state_dict().items() if name not in tied}
     before = model.config.dtype
     model.config.dtype = dtype or before
-    model.save_pretrained(partial, state_dict=state)
+    model.save_pretrained(folder, state_dict=state)
     model.config.dtype = before
-    processor.save_pretrained(partial)
-    for name, content in (extra or {}).items():
-        (partial / name).write_text(content)
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(partial, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    processor.save_pretrained(folder)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The fields of a checkpoint's config.json, whatever its model. Raises CheckpointError."""
     path = folder / "config.json"
     try:
-        fields = json.loads(path.read_text())
+        fields = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         alone = "; an adapter alone (adapter_config.json) is merged into its model first" if (folder / "adapter_config.json").exists() else ""
         raise CheckpointError(f"{folder}: no config.json, so this is not a checkpoint{alone}") from None
@@ -89,6 +96,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read ({error})") from None
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path}: holds no JSON object")
+    check_extent(fields, str(path), CheckpointError)
     return fields
 
 
@@ -99,6 +107,7 @@ def load_config(folder: Path) -> SpeechLMConfig:
         raise CheckpointError(
             f"{path}: model_type is {fields.get('model_type')!r}, not 'speech_lm'; `melcli finetune --from` starts from other models"
         )
+    check_fields(fields, str(path))
     try:
         config = SpeechLMConfig.from_dict(fields)
         spec = config.mel_spec
@@ -112,7 +121,7 @@ def _compare_processor(folder: Path, spec: MelSpec) -> None:
     """The mel of the model and that of its processor are written together; where they differ one of them was changed by hand."""
     path = folder / "processor_config.json"
     try:
-        theirs = MelSpec.model_validate(json.loads(path.read_text())["mel"])
+        theirs = MelSpec.model_validate(parse_json(path.read_text(encoding="utf-8"))["mel"])
     except FileNotFoundError:
         return
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -138,9 +147,11 @@ def load(
     model = build(config, read_tensors(folder), folder, dtype, device)
     model.generation_config = _generation_config(folder) or model.generation_config
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:
         raise CheckpointError(f"{folder}: the tokenizer cannot be read ({first_line(error)})") from None
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise CheckpointError(f"{folder}: the tokenizer's model_max_length is {str(tokenizer.model_max_length)[:60]!r}, expected a number")
     check_pair(folder, config, tokenizer)
     return model.eval(), SpeechLMProcessor.of(config, tokenizer, model.speech_input, model.speech_output, read_lexicon(folder, config))
 
@@ -194,10 +205,10 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         return int8.unpack(load_tensors(folder / int8.FILE))
     if index.exists():
         try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{index}: cannot be read ({error})") from None
-        if any("/" in name or "\\" in name for name in names):
+            names = sorted({str(name) for name in parse_json(index.read_text(encoding="utf-8"))["weight_map"].values()})
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{index}: cannot be read ({first_line(error)})") from None
+        if any("/" in name or "\\" in name or "\0" in name for name in names):
             raise CheckpointError(f"{index}: a shard lies outside the checkpoint's folder")
     else:
         names = [WEIGHTS]
@@ -216,7 +227,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file ({error}); pickles are never opened") from None
+        raise CheckpointError(f"{path}: not a whole safetensors file ({error}): copy or fetch it again; pickles are never opened") from None
 
 
 def sizes_in(path: Path) -> dict[str, int]:
@@ -283,7 +294,6 @@ def average(paths: list[Path]) -> dict[str, Tensor]:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a safetensors file under a temporary name and move it into place."""
-    partial = path.with_name(f".{path.name}.partial")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata={"format": "pt"})
-    os.replace(partial, path)
+    """Write a safetensors file under a temporary name and move it into place. Raises WriteError."""
+    with replacing(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata={"format": "pt"})

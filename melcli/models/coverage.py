@@ -55,13 +55,15 @@ class Patterns:
         self.used.update(hits)
         return bool(hits)
 
-    def check_used(self, names: Iterable[str]) -> None:
-        """Raises ConfigError for a pattern that none of the names matched."""
+    def check_used(
+        self, names: Iterable[str], otherwise: str = "is found in no tensor's name; they look like llm.model.layers.0.mlp.up_proj.weight"
+    ) -> None:
+        """Raises ConfigError for a pattern that none of the names matched. otherwise: what to say of it."""
         for name in names:
             self(name)
         for pattern in self.patterns:
             if pattern not in self.used:
-                raise ConfigError(f"{self.key}: {pattern!r} is found in no tensor's name; they look like llm.model.layers.0.mlp.up_proj.weight")
+                raise ConfigError(f"{self.key}: {pattern!r} {otherwise}")
 
 
 @dataclass

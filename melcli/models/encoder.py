@@ -20,6 +20,7 @@ from melcli.models.encoder_families import FAMILIES, family_of
 from melcli.models.speech_input import SpeechInput, respace
 from melcli.models.subsampling import Subsampling, every, least
 from melcli.models.written_config import check_fields
+from melcli.untrusted import parse_json
 
 NOT_KEPT = ("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "_name_or_path")
 
@@ -138,7 +139,7 @@ def encoder_folder(name: str, offline: bool) -> Path:
 def _fields(folder: Path, name: str) -> dict[str, Any]:
     """The encoder's configuration in a folder, as a checkpoint of ours keeps it."""
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:
         raise ConfigError(f"model.speech_input.model: the config.json of {name} cannot be used ({first_line(error)})") from None
     if config.model_type not in FAMILIES and isinstance(getattr(config, "encoder_config", None), PretrainedConfig):
@@ -150,11 +151,9 @@ def _fields(folder: Path, name: str) -> dict[str, Any]:
 
 def _extractor(folder: Path, fields: dict[str, Any], name: str) -> dict[str, Any]:
     """What preprocessor_config.json says of the features; a Whisper's mel by the name of our preset."""
-    import json
-
     path = folder / "preprocessor_config.json"
     try:
-        said = json.loads(path.read_text()) if path.exists() else {}
+        said = parse_json(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError) as error:
         raise ConfigError(f"model.speech_input.model: {path} cannot be read ({first_line(error)})") from None
     cls = FAMILIES[fields["model_type"]]

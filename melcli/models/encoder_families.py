@@ -9,6 +9,7 @@ Shapes: F frames (or S samples) of all utterances, M mel bins, B utterances of o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -18,8 +19,9 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 
 from melcli.audio.mel_spec import PRESETS, MelSpec, preset
 from melcli.errors import ConfigError, first_line, nearest
+from melcli.models.config import SpeechLMConfig
 from melcli.models.groups import WASTE, in_groups, valid
-from melcli.models.subsampling import Chain, along, every
+from melcli.models.subsampling import Chain, along, every, mel_step
 
 RATE = 16000  # samples a second that every family here was trained on
 SAMPLES = 300 * RATE  # of a group of waveforms, padding included
@@ -37,7 +39,7 @@ class Family:
     reads: ClassVar[str] = "wave"
     settled: ClassVar[dict[str, Any]] = {}
     extractor: ClassVar[dict[str, Any]] = {"sampling_rate": RATE}
-    least: ClassVar[int] = 1
+    least: int = 1
 
     def __init__(self, config: PretrainedConfig, extractor: dict[str, Any]) -> None:
         self.config = config
@@ -64,7 +66,7 @@ class Family:
         return self._load(AutoModel, folder)
 
     def _load(self, cls: Any, folder: str, inner: str = "") -> tuple[nn.Module, list[str]]:
-        options = {"config": self.config, "use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
+        options = {"config": self.config, "use_safetensors": True, "trust_remote_code": False, "local_files_only": True, "dtype": torch.float32}
         model, info = cls.from_pretrained(folder, output_loading_info=True, **options)
         missing = sorted(name for name in info["missing_keys"] if name.startswith(f"{inner}." if inner else ""))
         return getattr(model, inner) if inner else model, missing
@@ -263,6 +265,39 @@ class Moonshine(Family):
         return in_groups(x_FM, lengths, run, waste=0.0, positions=SAMPLES)
 
 
+class SpeechModel(Family):
+    """A model of ours that listens: its speech input and the layers of its language model, on the mel that it was trained with."""
+
+    extractor = {}
+
+    def __init__(self, config: SpeechLMConfig, extractor: dict[str, Any]) -> None:
+        super().__init__(config, extractor)
+        self.options = {"sampling_rate": config.mel_spec.rate}
+        self.least = config.mel_spec.span
+
+    @property
+    def chain(self) -> Chain:
+        from melcli.models.listener import front_of
+
+        with torch.device("meta"):
+            front = front_of(self.config)
+        return (*((mel_step(self.config.mel_spec),) if front.reads == "mel" else ()), *front.subsampling.chains[0])
+
+    def random(self) -> nn.Module:
+        from melcli.models.listener import Listener
+
+        return Listener(self.config)
+
+    def pretrained(self, folder: str) -> tuple[nn.Module, list[str]]:
+        from melcli.models.checkpoint import read_tensors
+        from melcli.models.listener import from_tensors
+
+        return from_tensors(self.config, read_tensors(Path(folder)))
+
+    def __call__(self, encoder: nn.Module, x_FM: Tensor, lengths: Sequence[int]) -> list[Tensor]:
+        return encoder(x_FM, lengths)
+
+
 FAMILIES: dict[str, type[Family]] = {
     "whisper": Whisper,
     "wav2vec2": Waveform,
@@ -271,6 +306,7 @@ FAMILIES: dict[str, type[Family]] = {
     "wav2vec2-bert": Wav2Vec2Bert,
     "parakeet_encoder": Parakeet,
     "moonshine": Moonshine,
+    "speech_lm": SpeechModel,
 }
 
 

@@ -17,7 +17,7 @@ from melcli.models.beam import Beam, Speller, beam_search
 from melcli.models.draft import Draft, Drafter
 from melcli.models.hotwords import Hotwords
 from melcli.models.hypothesis import Hypothesis, extend
-from melcli.models.rows import Rows
+from melcli.models.rows import Rows, Spread
 from melcli.models.speech_lm import SpeechLM
 
 COMPACT_AT = 0.75  # finished rows leave the batch once fewer than this share is still at work
@@ -70,18 +70,19 @@ def decode(
     speller: Speller | None = None,
     stops: Sequence[int] = (),
     hotwords: Hotwords | None = None,
+    spread: Spread | None = None,
 ) -> list[Hypothesis]:
     """Continue each prompt until its stop token, its own limit or a loop. stops: further tokens to stop at.
 
     prompts: token ids holding the speech token once per patch; speech [F, M] packed in the same order, lengths_U frames of each.
     drafter: makes drafts from the CTC head's logits, for greedy decoding in fewer steps. speller: what tokens are to the CTC head, for joint
-    beam search. hotwords: what a beam search favours.
+    beam search. hotwords: what a beam search favours. spread: where the positions of what is written are.
     """
     strategy = strategy or Greedy()
     if not prompts:
         return []
     ids, valid = _left_padded(prompts, model.config.pad_token_id, model.device)
-    rows = Rows(model, ids, valid, speech, lengths_U, max(max_tokens) + 1)
+    rows = Rows(model, ids, valid, speech, lengths_U, max(max_tokens) + 1, spread)
     stops = [*model.config.stop_token_ids, *stops]
     heard = None if rows.ctc_logits is None else rows.ctc_logits.split((rows.patches_U * model.config.ctc_rate).tolist())
     if isinstance(strategy, Beam):

@@ -51,3 +51,15 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         for parameter in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
             mallopt(parameter, 2**30)
+
+
+def give_back_freed_memory() -> None:
+    """Have the C library return what is free, holes between blocks in use too.
+
+    After `keep_freed_memory` nothing is returned by itself, and batches of ever new sizes leave holes that later ones do not fit in: what a
+    process holds would grow with the hours that it works.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim is not None:
+            trim(0)

@@ -7,7 +7,6 @@ run with code from the hub) and that of transformers' own class (`phi4_multimoda
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from melcli.models.config import SPEECH_TOKEN, SpeechLMConfig
 from melcli.models.coverage import Coverage, sizes, some
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
+from melcli.untrusted import parse_json
 
 LAYOUTS = ("phi4mm", "phi4_multimodal")
 MEL = "phi4mm"
@@ -208,7 +208,7 @@ def _declared_lora(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any] | 
     if not path.exists():
         return None
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from None
 

@@ -26,6 +26,10 @@ from melcli.models.speech_input import SpeechInput
 from melcli.models.speech_output import SpeechOutput
 from melcli.models.subsampling import Chain, Subsampling
 
+TOKENS_PER_SECOND = 12  # nobody speaks faster in a vocabulary of hundreds
+CHARACTERS_PER_SECOND = 24  # nobody speaks faster: of English readings and synthetic voices one in a thousand comes near
+FEW = 1000  # tokens, from which on each holds so many characters that the rate for large vocabularies is right
+
 
 class SpeechLMProcessor(ProcessorMixin):
     """Tokenizer, mel and prompt of one model.
@@ -33,7 +37,8 @@ class SpeechLMProcessor(ProcessorMixin):
     mel: fields of the MelSpec. stride: frames (or samples, where reads is `wave`) in one speech position. chains: see `Subsampling`, where it is
     more than ceil(frames / stride). prompt, stop_token_ids, end_token_ids, speech_token_id: see SpeechLMConfig; task_prompts: its `prompts`.
     lexicon: how words sound, of a model that reads what it is to say so; it is not among the fields that are written.
-    speaking: of a model that speaks, `stride` of its output and `prompt`, `token_id`, `pace` and `positions` as SpeechLMConfig has them.
+    speaking: of a model that speaks, `stride` of its output, `prompt`, `token_id`, `pace` and `positions` as SpeechLMConfig has them, and `lead`, the
+    steps of what it hears of speech that it continues.
     """
 
     attributes = ["tokenizer"]
@@ -69,6 +74,7 @@ class SpeechLMProcessor(ProcessorMixin):
         self.task_prompts = task_prompts or {}
         self.lexicon: Lexicon | None = None
         self._spelt: dict[tuple[int, bool], Sequence[int]] = {}
+        self._rate: float | None = None
 
     @classmethod
     def of(
@@ -86,7 +92,8 @@ class SpeechLMProcessor(ProcessorMixin):
         speaking = None
         if speech_output is not None:
             named = {"token_id": config.spoken_token_id, "pace": config.spoken_pace, "positions": config.text_positions}
-            speaking = {"stride": speech_output.stride, "prompt": config.speak_prompt, **named}
+            lead = config.prompt_seconds * config.mel_spec.frame_rate / speech_output.stride
+            speaking = {"stride": speech_output.stride, "prompt": config.speak_prompt, "lead": lead, **named}
         options = {"ctc_alphabet": config.ctc_alphabet, "chains": given, "speaking": speaking, "task_prompts": config.prompts, **ids}
         processor = cls(tokenizer, config.mel, stride, speech_input.reads, config.prompt, **options)
         processor.lexicon = lexicon
@@ -129,6 +136,15 @@ class SpeechLMProcessor(ProcessorMixin):
         """Positions of so many frames that are said."""
         return -(-frames // self.speaking["stride"]) if self.speaking else 0
 
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens that speech can hold a second: few where a token is a word or most of one, as many as characters where it is one of these."""
+        if self._rate is None:
+            special = set(self.tokenizer.all_special_tokens)
+            own = [] if len(self.tokenizer) > FEW else [len(token) for token in self.tokenizer.get_vocab() if token not in special]
+            self._rate = max(TOKENS_PER_SECOND, CHARACTERS_PER_SECOND * len(own) / sum(own)) if own else TOKENS_PER_SECOND
+        return self._rate
+
     def encoder(self, task: str = "asr") -> tasks.Encoder:
         """Encodes training examples and prompts of a task. Raises ConfigError for one that the model cannot do."""
         from melcli import registry
@@ -138,6 +154,7 @@ class SpeechLMProcessor(ProcessorMixin):
         pace = says.get("pace") if says.get("positions") == "spread" else None
         prompt = says.get("prompt", "") if task == "tts" else self.task_prompts.get(task, self.prompt)
         ids = {"speech_id": self.speech_token_id, "spoken_id": says.get("token_id"), "pace": pace or None}
+        ids["lead"] = says.get("lead", 0.0) if task == "continue" else 0.0
         encoder = tasks.Encoder(self.tokenizer, build, prompt, self.end_token_ids, self.ctc_alphabet, lexicon=self.lexicon, **ids)
         if encoder.speaks and not encoder.replies and not says:
             raise ConfigError(f"task {task} needs a model that speaks: give model.speech_output, see `melcli models ls --kind speech-output`")

@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 
 from melcli.models.beam import Beam
+from melcli.models.fitting import Fitting
 from melcli.models.generate import Greedy, Sample, decode
 from melcli.models.hotwords import Hotwords
 from melcli.models.hypothesis import Hypothesis
-from melcli.models.processor import SpeechLMProcessor
+from melcli.models.processor import TOKENS_PER_SECOND, SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
 
-TOKENS_PER_SECOND = 12  # nobody speaks faster in a vocabulary of hundreds; one token a character at the worst
 SPARE_TOKENS = 16
 MOST_TOKENS = 256  # of an utterance of which only vectors are known
 BATCH_TOKENS = 6000  # positions prefilled at once
 
 
-def token_limit(seconds: float) -> int:
-    """Tokens an utterance of so many seconds may have."""
-    return SPARE_TOKENS + math.ceil(TOKENS_PER_SECOND * seconds)
+def token_limit(seconds: float, rate: float = TOKENS_PER_SECOND) -> int:
+    """Tokens an utterance of so many seconds may have. rate: of a second, a model's own is `SpeechLMProcessor.tokens_per_second`."""
+    return SPARE_TOKENS + math.ceil(rate * seconds)
 
 
 def by_length(lengths: Sequence[int], budget: int, rows: int | None = None) -> Iterator[list[int]]:
@@ -56,13 +56,13 @@ def decode_batch(
     """A hypothesis for each mel_TM of one batch. task: whose prompt is read."""
     second = processor.spec.rate if processor.reads == "wave" else processor.spec.frame_rate
     if not features[0].is_floating_point():  # characters of a text
-        second = TOKENS_PER_SECOND
+        second = processor.tokens_per_second  # one each at the worst
     return decode(
         model,
         processor.prompts([len(f) for f in features], task),
         torch.cat(list(features)).to(model.device),
         torch.tensor([len(f) for f in features], device=model.device),
-        [MOST_TOKENS if processor.reads == "vectors" else token_limit(len(f) / second) for f in features],
+        [MOST_TOKENS if processor.reads == "vectors" else token_limit(len(f) / second, processor.tokens_per_second) for f in features],
         strategy,
         processor.drafts,
         processor.spell,
@@ -81,6 +81,10 @@ def recognise(
 ) -> list[Hypothesis]:
     """A hypothesis for each mel_TM. task: whose prompt is read."""
     found: dict[int, Hypothesis] = {}
-    for batch in by_length([processor.patches(len(f)) for f in features], batch_budget(strategy, budget), rows):
-        found |= zip(batch, decode_batch(model, processor, [features[i] for i in batch], strategy, task), strict=True)
+    fitting, lengths = Fitting("utterances"), [processor.patches(len(f)) for f in features]
+    for batch in by_length(lengths, batch_budget(strategy, budget), rows):
+        decoded = fitting(
+            lambda some: decode_batch(model, processor, some, strategy, task), [features[i] for i in batch], [lengths[i] for i in batch]
+        )
+        found |= zip(batch, decoded, strict=True)
     return [found[i] for i in range(len(features))]

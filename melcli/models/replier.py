@@ -20,13 +20,15 @@ from melcli.data.tasks import ANSWER, Example
 from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError, UsageError
 from melcli.models import checkpoint
+from melcli.models.fitting import Fitting
 from melcli.models.generate import decode
 from melcli.models.guards import Guard
 from melcli.models.hardware import pick_device, pick_dtype
 from melcli.models.hypothesis import Hypothesis
 from melcli.models.noise import seed_of
 from melcli.models.processor import SpeechLMProcessor
-from melcli.models.recognise import TOKENS_PER_SECOND, batch_budget, by_length, token_limit
+from melcli.models.recognise import batch_budget, by_length, token_limit
+from melcli.models.rows import spread_of
 from melcli.models.speaker import Spoken, speak_all, speak_streaming
 from melcli.models.speaking import Prompt
 from melcli.models.speech_lm import SpeechLM
@@ -97,6 +99,7 @@ class Replier:
         self.prompt_seconds: float = model.config.prompt_seconds
         self.temperature: float = model.config.speak_temperature
         self.last: Reply | None = None
+        self.fitting = Fitting("recordings")
         if not self.tasks:
             able = [*(["transcribe"] if processor.reads != "nothing" else []), *(["speak"] if self.speaks else [])]
             raise CheckpointError(f"this model has not learnt to continue or to answer speech; it can {' and '.join(able) or 'write'}")
@@ -152,7 +155,7 @@ class Replier:
         self._answer(drafts, task, max_seconds)
         aloud = [draft for draft in drafts if speak and self.speaks and draft.aloud]
         prompts = [self._prompt(draft, task, seed, max_seconds) for draft in aloud]
-        spoken = dict(zip(map(id, aloud), speak_all(self.model, prompts, temperature), strict=True))
+        spoken = dict(zip(map(id, aloud), speak_all(self.model, prompts, temperature, self.fitting), strict=True))
         return [Reply(draft.heard, draft.said, spoken.get(id(draft)), draft.reason) for draft in drafts]
 
     def stream(
@@ -197,16 +200,16 @@ class Replier:
         """What was heard; of `continue` with all that follows, which is one text."""
         if task == "answer" and self.outright:
             repeats = "repeat" in self.model.config.prompts
-            for draft, found, _ in self._write(drafts, "repeat", [token_limit(self._seconds(draft)) for draft in drafts]) if repeats else ():
+            for draft, found, _ in self._write(drafts, "repeat", [self._limit(self._seconds(draft)) for draft in drafts]) if repeats else ():
                 draft.heard = self.processor.text(found.tokens)
             return
         if task == "answer":
             between = self._separator()
-            for draft, found, _ in self._write(drafts, task, [token_limit(self._seconds(draft)) for draft in drafts], between[:1]):
+            for draft, found, _ in self._write(drafts, task, [self._limit(self._seconds(draft)) for draft in drafts], between[:1]):
                 draft.heard, draft.ids, draft.reason = self.processor.text(found.tokens), [*found.tokens, *between], found.finish_reason
             return
         most = self.model.config.max_seconds if max_seconds is None else self.prompt_seconds + max_seconds
-        for draft, found, heard in self._write(drafts, task, [token_limit(most)] * len(drafts)):
+        for draft, found, heard in self._write(drafts, task, [self._limit(most)] * len(drafts)):
             draft.ids, draft.own, draft.reason = found.tokens, len(found.tokens), found.finish_reason
             draft.heard, draft.said = split(self.processor.text(found.tokens), heard)
 
@@ -214,7 +217,7 @@ class Replier:
         """The answer to a question that was written."""
         if task == "continue":
             return
-        limits = [token_limit(max_seconds or ANSWER_SECONDS)] * len(drafts)
+        limits = [self._limit(max_seconds or ANSWER_SECONDS)] * len(drafts)
         for draft, found, _ in self._write(drafts, task, limits, listens=False):
             draft.ids, draft.own, draft.reason = [*draft.ids, *found.tokens], len(found.tokens), found.finish_reason
             draft.said = self.processor.text(found.tokens)
@@ -227,12 +230,15 @@ class Replier:
     ) -> Iterator[tuple[_Draft, Hypothesis, str]]:
         """What follows what each has written and, where it listens, what its CTC head hears, which is a draft of that; in batches of like length."""
         asked = "instruct" if task == "answer" and self.outright else task
-        prompts = [self.processor.prompts([len(draft.features)], asked)[0] + draft.ids for draft in drafts]
-        for batch in by_length(list(map(len, prompts)), batch_budget(None)):
+        encoder = self.processor.encoder(asked)
+        asks = [encoder.asked(self.processor.patches(len(draft.features)), draft.ids) for draft in drafts]
+        prompts = [ask.input_ids for ask in asks]
+
+        def write(batch: list[int]) -> list[tuple[_Draft, Hypothesis, str]]:
             heard: list[list[int]] = []
 
-            def drafts_of(logits: Tensor, frames_U: Tensor, heard: list[list[int]] = heard) -> list[list[int]]:
-                heard += self.processor.drafts(logits, frames_U)
+            def drafts_of(logits: Tensor, frames_U: Tensor) -> list[list[int]]:
+                heard.extend(self.processor.drafts(logits, frames_U))
                 return heard
 
             found = decode(
@@ -243,13 +249,20 @@ class Replier:
                 [limits[i] for i in batch],
                 drafter=drafts_of if listens else None,
                 stops=stops,
+                spread=spread_of(encoder, [asks[i] for i in batch], [len(drafts[i].ids) for i in batch]),
             )
-            for place, i in enumerate(batch):
-                yield drafts[i], found[place], self.processor.text(heard[place]) if heard else ""
+            return [(drafts[i], found[place], self.processor.text(heard[place]) if heard else "") for place, i in enumerate(batch)]
+
+        lengths = list(map(len, prompts))
+        for batch in by_length(lengths, batch_budget(None)):
+            yield from self.fitting(write, batch, [lengths[i] for i in batch])
+
+    def _limit(self, seconds: float) -> int:
+        return token_limit(seconds, self.processor.tokens_per_second)
 
     def _seconds(self, draft: _Draft) -> float:
         if not draft.features.is_floating_point():
-            return len(draft.features) / TOKENS_PER_SECOND  # of a text: a token a character at the worst
+            return len(draft.features) / self.processor.tokens_per_second  # of a text: a token a character at the worst
         return len(draft.features) / (self.spec.rate if self.processor.reads == "wave" else self.spec.frame_rate)
 
     # --- speech ----------------------------------------------------------------------------------------------------------------------------
@@ -257,12 +270,13 @@ class Replier:
     def _prompt(self, draft: _Draft, task: Task, seed: int, max_seconds: float | None) -> Prompt:
         """All that is read before the first patch is said."""
         encoder = self.processor.encoder(task)
-        ids = encoder(Utterance("", ()), self.processor.patches(len(draft.features)), draft.ids, steps=1).input_ids[:-1]
+        taught = encoder(Utterance("", ()), self.processor.patches(len(draft.features)), draft.ids, steps=1)
+        ids, positions = taught.input_ids[:-1], taught.positions and taught.positions[:-1]
         config, stride = self.model.config, self.model.speech_output.stride
         before = self.prompt_seconds * self.spec.frame_rate / stride if task == "continue" else 0.0  # its text is written as well
         steps = max(0.0, config.spoken_pace * draft.own - before)
         guard = Guard(self.spec, stride, steps, config.spoken_level, max_seconds)
-        return Prompt(Example(ids, [-100] * len(ids)), seed_of(seed, *draft.ids), guard, heard=draft.features)
+        return Prompt(Example(ids, [-100] * len(ids), positions=positions), seed_of(seed, *draft.ids), guard, heard=draft.features)
 
 
 def split(text: str, heard: str) -> tuple[str, str]:

@@ -6,30 +6,70 @@ Shapes: B rows, L positions of the prompt, K positions held, Q new positions, V 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from melcli.data.tasks import Encoder, Example
 from melcli.models.cache import roomy_cache
 from melcli.models.masks import added, for_layers
 from melcli.models.speech_lm import SpeechLM
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Positions that are not places in the sequence, as training spreads them (data/tasks.py).
+
+    prompts: of each place of each prompt, what is written already included; own: places before that; first: the position of the first token that is
+    written, which `pace` positions a token follow.
+    """
+
+    prompts: Sequence[Sequence[int]]
+    own: Sequence[int]
+    first: int
+    pace: float
+
+
+def spread_of(encoder: Encoder, asks: Sequence[Example], written: Sequence[int]) -> Spread | None:
+    """The positions of prompts (see `Encoder.asked`) of which so many tokens are written already; None where they are places."""
+    if not (encoder.replies and encoder.pace):
+        return None
+    own = [len(ask.input_ids) - count for ask, count in zip(asks, written, strict=True)]
+    return Spread([ask.positions or () for ask in asks], own, encoder.around, encoder.pace)
 
 
 class Rows:
     """Left-padded prompts that were read once and are continued by blocks of tokens.
 
     A block may hold guesses: `advance` reads it, `settle` says how much of it stays. What does not stay is never looked at again.
+    spread: where positions are not places in the sequence.
     logits_BV: what comes after the prompts. ctc_logits, patches_U: of the prompts' speech, None without a CTC head.
     """
 
-    def __init__(self, model: SpeechLM, input_ids_BL: Tensor, valid_BL: Tensor, speech: Tensor | None, lengths_U: Tensor | None, room: int) -> None:
+    def __init__(
+        self,
+        model: SpeechLM,
+        input_ids_BL: Tensor,
+        valid_BL: Tensor,
+        speech: Tensor | None,
+        lengths_U: Tensor | None,
+        room: int,
+        spread: Spread | None = None,
+    ) -> None:
         self.model = model
         self.backbone = model.llm.get_decoder()
         self.cache = roomy_cache(model.config.text_config.num_hidden_layers, room)
+        self.spread = spread
+        self.own_B = None if spread is None else torch.tensor(list(spread.own), device=input_ids_BL.device)
+        position_BL = (valid_BL.cumsum(1) - 1).clamp_min(0)  # prompts without speech are padded too
+        for row, known in enumerate(spread.prompts if spread is not None else ()):
+            position_BL[row, position_BL.shape[1] - len(known) :] = torch.tensor(list(known), device=position_BL.device)
         out = model(
             input_ids=input_ids_BL,
             attention_mask=valid_BL,
-            position_ids=(valid_BL.cumsum(1) - 1).clamp_min(0),  # prompts without speech are padded too
+            position_ids=position_BL,
             speech=speech,
             speech_lengths=lengths_U,
             past_key_values=self.cache,
@@ -58,11 +98,17 @@ class Rows:
         out = self.backbone(
             inputs_embeds=self.model.get_input_embeddings()(block_BQ),
             attention_mask=mask,
-            position_ids=at_BQ,
+            position_ids=self._positions(at_BQ),
             past_key_values=self.cache,
             use_cache=True,
         )
         return self._allowed(self.model.logits(out.last_hidden_state))
+
+    def _positions(self, place_BL: Tensor) -> Tensor:
+        """Positions of places behind the prompts."""
+        if self.spread is None:
+            return place_BL
+        return self.spread.first + ((place_BL - self.own_B[:, None]).double() * self.spread.pace).round().long()
 
     def settle(self, kept_B: Tensor | None = None) -> None:
         """Keep the first `kept_B` tokens of each row's last block; None keeps all."""
@@ -76,6 +122,7 @@ class Rows:
         for layer in self.cache.layers:
             layer.select(rows, self.prompt_length if same_prompts else 0)
         self.valid_BK, self.next_B = self.valid_BK[rows], self.next_B[rows]
+        self.own_B = None if self.own_B is None else self.own_B[rows]
 
     def _allowed(self, logits: Tensor) -> Tensor:
         """Tokens that stand for speech are no text."""

@@ -117,7 +117,9 @@ def read_tokenizer(name: str | None) -> Any:
     if name is None:
         raise CheckpointError("model.speech_input: a text branch with random weights has no tokenizer; give model.speech_input.encoder")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.resolve(name, offline=True, flag="model.speech_input.encoder"), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint.resolve(name, offline=True, flag="model.speech_input.encoder"), trust_remote_code=False, local_files_only=True
+        )
     except CheckpointError as error:
         raise CheckpointError(f"the text branch reads with the tokenizer of {name}: {error}") from None
     except Exception as error:

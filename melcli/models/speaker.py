@@ -16,6 +16,7 @@ from melcli.data.lexicon import Lexicon
 from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError, UsageError
 from melcli.models import checkpoint
+from melcli.models.fitting import Fitting
 from melcli.models.guards import Guard
 from melcli.models.hardware import pick_device, pick_dtype
 from melcli.models.noise import seed_of
@@ -67,6 +68,7 @@ class Speaker:
         self.alphabet: str = model.config.spoken_alphabet or ""
         self.temperature: float = model.config.speak_temperature
         self.last: Spoken | None = None
+        self.fitting = Fitting("texts")
 
     @classmethod
     def load(cls, name: str, *, device: str = "auto", dtype: str = "auto", offline: bool = False) -> Speaker:
@@ -112,7 +114,7 @@ class Speaker:
         max_seconds: cuts what would be longer. Raises UsageError.
         """
         prompts = [self._prompt(text, voice, seed, max_seconds) for text in texts]
-        return speak_all(self.model, prompts, temperature)
+        return speak_all(self.model, prompts, temperature, self.fitting)
 
     def stream(
         self, text: str, *, voice: VoicePrompt | None = None, temperature: float = 1.0, seed: int = 0, max_seconds: float | None = None
@@ -127,14 +129,14 @@ class Speaker:
         self.check(text)
         utterance = Utterance("", (), text=text)
         own = self.encoder.texts([utterance])[0]
-        patches = 0 if voice is None else self._check_voice(voice)
+        patches = 0 if voice is None else self.check_voice(voice)
         told = Utterance("", (), text=voice.text) if voice is not None and voice.text else None
         example = self.encoder.prompted(utterance, 0, own, patches, told)
         config = self.model.config
         guard = Guard(self.spec, self.frames_per_step, config.spoken_pace * len(own), config.spoken_level, max_seconds)
         return Prompt(example, seed_of(seed, text), guard, None if voice is None else voice.mel_TM.float())
 
-    def _check_voice(self, voice: VoicePrompt) -> int:
+    def check_voice(self, voice: VoicePrompt) -> int:
         """Steps of a voice prompt. Raises UsageError for one that cannot be used."""
         frames, bins = voice.mel_TM.shape
         seconds, most = frames / self.spec.frame_rate, self.model.config.max_seconds
@@ -145,15 +147,20 @@ class Speaker:
         return self.processor.steps(frames)
 
 
-def speak_all(model: SpeechLM, prompts: Sequence[Prompt], temperature: float) -> list[Spoken]:
-    """What is said after each prompt, in batches of like length."""
-    found: dict[int, Spoken] = {}
-    for batch in by_length([len(prompt.example.input_ids) + prompt.guard.most for prompt in prompts], POSITIONS):
+def speak_all(model: SpeechLM, prompts: Sequence[Prompt], temperature: float, fitting: Fitting | None = None) -> list[Spoken]:
+    """What is said after each prompt, in batches of like length. fitting: remembers, from call to call, what memory holds."""
+    fitting = fitting or Fitting("texts")
+
+    def say(batch: list[Prompt]) -> list[Spoken]:
         tracks: list[Track] = []
-        for tracks in speak(model, [prompts[i] for i in batch], _checked(temperature)):  # noqa: B007  the last are whole
+        for tracks in speak(model, batch, _checked(temperature)):  # noqa: B007  the last are whole
             pass
-        for i, track in zip(batch, tracks, strict=True):
-            found[i] = _spoken(model, track)
+        return [_spoken(model, track) for track in tracks]
+
+    lengths = [len(prompt.example.input_ids) + prompt.guard.most for prompt in prompts]
+    found: dict[int, Spoken] = {}
+    for batch in by_length(lengths, POSITIONS):
+        found |= zip(batch, fitting(say, [prompts[i] for i in batch], [lengths[i] for i in batch]), strict=True)
     return [found[i] for i in range(len(prompts))]
 
 

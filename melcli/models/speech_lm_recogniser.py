@@ -6,6 +6,7 @@ Shapes: S samples.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from melcli.models import checkpoint
 from melcli.models.beam import Beam
 from melcli.models.chat import instructed
 from melcli.models.config import SPEECH_TOKEN
+from melcli.models.fitting import Fitting
 from melcli.models.generate import Greedy, Sample
 from melcli.models.hints import NONE, Hints
 from melcli.models.hotwords import Hotwords
@@ -43,6 +45,7 @@ class SpeechLMRecogniser:
         self.strategy = strategy or Greedy()
         self.rows = rows
         self.hints = hints
+        self.fitting = Fitting("pieces of audio")
         self.hotwords = Hotwords(processor.tokenizer, hints.hotwords) if hints.hotwords else None
 
     @classmethod
@@ -56,13 +59,7 @@ class SpeechLMRecogniser:
                 f"--model {folder}: it has no speech branch, only vectors that another program's encoder made go in; "
                 "`melcli branches --vectors NAME=FILE` scores those"
             )
-        if model.ctc_head is None:
-            hints.refuse("this model", word_times="has no CTC head to align words by (tiny-en has one); leave it out, or give --timestamps segment")
-        if hints.prompt is not None:
-            asked = instructed(processor.task_prompts.get("asr", processor.prompt), processor.tokenizer, hints.prompt, folder)
-            if asked is None or SPEECH_TOKEN in hints.prompt:
-                hints.refuse("this model", prompt=f"learnt the fixed prompt {processor.prompt!r}, which holds no instruction; leave it out")
-            processor.task_prompts = {**processor.task_prompts, "asr": asked}
+        processor = _told(model, processor, hints, folder)
         strategy, decoding = choose_strategy(model, beam, ctc_weight, bool(hints.hotwords))
         spec = processor.spec
         count = sum(p.numel() for p in model.parameters())
@@ -82,6 +79,11 @@ class SpeechLMRecogniser:
         }
         return cls(model, processor, strategy, rows, hints), decisions
 
+    def hinted(self, hints: Hints) -> SpeechLMRecogniser:
+        """The same model, its weights shared, told something else; hotwords need a beam. Raises UsageError for what it cannot follow."""
+        strategy = Beam() if hints.hotwords and not isinstance(self.strategy, Beam) else self.strategy
+        return SpeechLMRecogniser(self.model, _told(self.model, self.processor, hints, "the model"), strategy, self.rows, hints)
+
     @property
     def rate(self) -> int:
         return self.processor.spec.rate
@@ -94,8 +96,7 @@ class SpeechLMRecogniser:
         """What was heard in each wave_S, a batch at a time, the longest first."""
         lengths = [self.processor.patches(self.processor.frames(len(wave_S))) for wave_S in waves]
         for batch in by_length(lengths, batch_budget(self.strategy), self.rows):
-            features = self.processor.features([waves[i] for i in batch])
-            hypotheses = decode_batch(self.model, self.processor, features, self.strategy, hotwords=self.hotwords)
+            hypotheses = self.fitting(self._decode, [waves[i] for i in batch], [lengths[i] for i in batch])
             texts = ["" if self._heard_nothing(h) else self.processor.text(h.tokens) for h in hypotheses]
             words: Sequence[tuple[Word, ...] | None] = [None] * len(batch)
             if self.hints.word_times:
@@ -104,6 +105,9 @@ class SpeechLMRecogniser:
                 i: Recognised(text, h.finish_reason if text or h.finish_reason != "eos" else "silence", timed)
                 for i, h, text, timed in zip(batch, hypotheses, texts, words, strict=True)
             }
+
+    def _decode(self, waves: list[Tensor]) -> list[Hypothesis]:
+        return decode_batch(self.model, self.processor, self.processor.features(waves), self.strategy, hotwords=self.hotwords)
 
     def _heard_nothing(self, hypothesis: Hypothesis) -> bool:
         """Whether the CTC head, which invents no words, says that there are none: blanks, or spaces, all along."""
@@ -114,6 +118,20 @@ class SpeechLMRecogniser:
         if self.processor.ctc_alphabet is not None and " " in self.processor.ctc_alphabet:
             nothing.append(self.processor.ctc_alphabet.index(" "))
         return bool(torch.isin(best_T, torch.tensor(nothing, device=best_T.device)).all())
+
+
+def _told(model: SpeechLM, processor: SpeechLMProcessor, hints: Hints, name: str) -> SpeechLMProcessor:
+    """A processor with the prompt that was asked for. Raises UsageError for hints that the model cannot follow."""
+    if model.ctc_head is None:
+        hints.refuse("this model", word_times="has no CTC head to align words by (tiny-en has one); leave it out, or give --timestamps segment")
+    if hints.prompt is None:
+        return processor
+    asked = instructed(processor.task_prompts.get("asr", processor.prompt), processor.tokenizer, hints.prompt, name)
+    if asked is None or SPEECH_TOKEN in hints.prompt:
+        hints.refuse("this model", prompt=f"learnt the fixed prompt {processor.prompt!r}, which holds no instruction; leave it out")
+    told = copy(processor)
+    told.task_prompts = {**processor.task_prompts, "asr": asked}
+    return told
 
 
 def choose_strategy(model: SpeechLM, beam: int | None, ctc_weight: float | None, hotwords: bool = False) -> tuple[Greedy | Beam, str]:

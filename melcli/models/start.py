@@ -138,6 +138,7 @@ def start(origin: Origin, recipe: Recipe, alphabet: str | None, tokenizer: Any =
     config = started.model.config
     if recipe.tune.llm == "lora" and config.lora is None:
         _add_lora(started, recipe)
+    drop.check_used(started.coverage.left, f"leaves nothing of {origin.name} behind; take it out, or name tensors that this model has no place for")
     fresh.check_used([*started.coverage.fresh, *started.coverage.loaded, *started.coverage.left])
     stops = " ".join(started.tokenizer.convert_ids_to_tokens(config.stop_token_ids))
     started.decided |= {"prompt": f"{config.prompt!r}, then the transcript, then {stops}"}

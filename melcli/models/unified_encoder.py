@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,8 @@ from torch.nn import functional as F
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 
 from melcli.audio.mel_spec import MelSpec
-from melcli.errors import CheckpointError, ConfigError, first_line
+from melcli.errors import CheckpointError, ConfigError, MelcliError, first_line
+from melcli.files import put_in_place, writing
 from melcli.models.groups import in_groups, valid
 from melcli.models.masks import for_layers
 from melcli.models.speech_input import build_speech_input
@@ -43,10 +43,14 @@ class UnifiedEncoderConfig(UnifiedSizes):
 
 
 class Trunk(nn.Module):
-    """The layers of a causal language model of transformers, each position seeing all of its sequence. Raises ConfigError."""
+    """The layers of a causal language model of transformers, each position seeing all of its sequence, or (causal) what is before it.
 
-    def __init__(self, fields: dict[str, Any], key: str) -> None:
+    Raises ConfigError.
+    """
+
+    def __init__(self, fields: dict[str, Any], key: str, causal: bool = False) -> None:
         super().__init__()
+        self.causal = causal
         kind = fields.get("model_type")
         if kind not in CONFIG_MAPPING:
             raise ConfigError(f"{key}.model_type: {kind!r} is no model of transformers, as llama and qwen3 are")
@@ -66,6 +70,7 @@ class Trunk(nn.Module):
             length = x_BLH.shape[1]
             allowed = valid(lengths_B, length)[:, None, None].expand(-1, 1, length, -1)
             at_L = torch.arange(length, device=x_BLH.device)
+            allowed = allowed & (at_L <= at_L[:, None]) if self.causal else allowed
             mask = for_layers(allowed, (at_L[:, None] - at_L).abs()[None], self.config)
             states = self.layers(inputs_embeds=x_BLH, attention_mask=mask, use_cache=False).last_hidden_state
             return [state[:n] for state, n in zip(states, lengths_B.tolist(), strict=True)]
@@ -189,19 +194,19 @@ def save(folder: Path, encoder: UnifiedEncoder, dtype: torch.dtype, extra: Mappi
     """Write config.json, model.safetensors and further files under a temporary name and move them into place. Means stay float32."""
     from melcli.models.checkpoint import WEIGHTS, write_tensors
 
-    partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
-    for stale in (partial, old):
-        shutil.rmtree(stale, ignore_errors=True)
-    partial.mkdir(parents=True)
-    (partial / "config.json").write_text(json.dumps(encoder.config.model_dump(mode="json"), indent=2, sort_keys=True) + "\n")
+    partial = folder.with_name(f".{folder.name}.partial")
     state = {name: tensor.detach().cpu() for name, tensor in encoder.state_dict().items()}
-    write_tensors(partial / WEIGHTS, {name: t if "mean_" in name or not t.is_floating_point() else t.to(dtype) for name, t in state.items()})
-    for name, content in extra.items():
-        (partial / name).write_text(content)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(partial, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with writing(folder):
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            (partial / "config.json").write_text(json.dumps(encoder.config.model_dump(mode="json"), indent=2, sort_keys=True) + "\n")
+            write_tensors(partial / WEIGHTS, {name: t if "mean_" in name or not t.is_floating_point() else t.to(dtype) for name, t in state.items()})
+            for name, content in extra.items():
+                (partial / name).write_text(content)
+            put_in_place(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def fill(encoder: UnifiedEncoder, folder: Path) -> None:
@@ -209,20 +214,34 @@ def fill(encoder: UnifiedEncoder, folder: Path) -> None:
     from melcli.models.checkpoint import not_finite, read_tensors
 
     tensors, wanted = read_tensors(folder), encoder.state_dict()
-    if not any(name.startswith(("front.", "trunk.", "pool.")) for name in tensors):
-        raise CheckpointError(f"{folder}: a unified encoder without a speech branch: it holds tensors of text alone")
-    wrong = sorted({*wanted} ^ {*tensors}) or [name for name in wanted if wanted[name].shape != tensors[name].shape]
-    if wrong:
-        raise CheckpointError(f"{folder}: not the tensors that its config.json describes: {', '.join(wrong[:3])}")
+    check(encoder, tensors, folder)
     if broken := not_finite(tensors):
         raise CheckpointError(f"{folder}: {broken} holds numbers that are not finite")
     encoder.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()})
 
 
+def check(encoder: UnifiedEncoder, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Raises CheckpointError where tensors are not those of an encoder, which may be one on the meta device."""
+    wanted = encoder.state_dict()
+    if not any(name.startswith(("front.", "trunk.", "pool.")) for name in tensors):
+        raise CheckpointError(f"{folder}: a unified encoder without a speech branch: it holds tensors of text alone")
+    wrong = sorted({*wanted} ^ {*tensors}) or [name for name in wanted if wanted[name].shape != tensors[name].shape]
+    if wrong:
+        raise CheckpointError(f"{folder}: not the tensors that its config.json describes: {', '.join(wrong[:3])}")
+
+
 def load(folder: Path) -> UnifiedEncoder:
     """The unified encoder of a folder. Raises ConfigError and CheckpointError."""
-    from melcli.models.checkpoint import read_config
+    from melcli.models.checkpoint import read_config, read_tensors
 
-    encoder = UnifiedEncoder(config_of(read_config(folder), f"{folder}/config.json"))
+    config = config_of(read_config(folder), f"{folder}/config.json")
+    try:
+        with torch.device("meta"):  # sizes that a file claims take no memory
+            check(UnifiedEncoder(config), read_tensors(folder), folder)
+        encoder = UnifiedEncoder(config)
+    except MelcliError:
+        raise
+    except Exception as error:  # each part checks its sizes in its own way
+        raise CheckpointError(f"{folder}: its config.json describes no possible encoder: {first_line(error)}") from None
     fill(encoder, folder)
     return encoder.eval()

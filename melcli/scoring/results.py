@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from melcli.data.rows import read_lines
+from melcli.data.rows import MOST_SECONDS, read_lines
 from melcli.errors import ManifestError, UsageError, WriteError
 from melcli.files import write_text
+from melcli.untrusted import parse_json
 
 HYPOTHESIS_KEYS = ("pred_text", "hyp")
 
@@ -62,7 +63,7 @@ def parse_name(path: Path) -> tuple[str | None, str]:
 def model_of(path: Path) -> str | None:
     """The model of a result file: as its settings beside it call it, or else as its name does; None where neither says."""
     with suppress(OSError, ValueError, AttributeError):
-        if isinstance(model := json.loads(settings_path(path).read_text(encoding="utf-8")).get("model"), str):
+        if isinstance(model := parse_json(settings_path(path).read_text(encoding="utf-8")).get("model"), str):
             return model
     return parse_name(path)[0]
 
@@ -104,8 +105,8 @@ def _row(row: Mapping[str, Any], where: str, number: int) -> ResultRow:
 def _seconds(value: object, key: str, where: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise ManifestError(f"{where}: '{key}' is {json.dumps(value)}, expected seconds as a number of at least 0.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_SECONDS:
+        raise ManifestError(f"{where}: '{key}' is {json.dumps(value)[:60]}, expected seconds as a number of at least 0.")
     return float(value)
 
 
@@ -215,8 +216,8 @@ def begin(path: Path, settings: Mapping[str, str], overwrite: bool = False) -> N
         raise UsageError(f"{path}: is there already, and not known what made it; give another -o, or --overwrite to begin it anew.")
     if there:
         try:
-            theirs = json.loads(beside.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            theirs = dict(parse_json(beside.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
             theirs = {}
         for key in [*settings, *theirs]:
             if settings.get(key) != theirs.get(key):

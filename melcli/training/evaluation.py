@@ -96,7 +96,7 @@ def _items(one: EvaluationSet, processor: SpeechLMProcessor, data: DataSection, 
     spec, clean, encoder = processor.spec, normalize.get(one.text), processor.encoder(one.task)
     utterances = [with_text(u, clean(u.text or "")) for u in _own(one.utterances)]
     if one.task == "answer":
-        utterances = [with_answer(u, clean(str(u.extra["answer"]))) for u in utterances]
+        utterances = [with_answer(u, clean(written.question_and_answer(u)[1])) for u in utterances]
     if encoder.replies:
         waves = WaveFeatures(utterances, spec, reads=processor.reads)
         source = reply_features(one.task, waves, spec, data.prompt_seconds, speaks=aloud, trim=trim)

@@ -21,7 +21,7 @@ from melcli.data.manifest import fingerprint, read_source
 from melcli.data.mixing import repeats as mixed
 from melcli.data.remote import RemoteFolder, is_remote
 from melcli.data.replies import TASKS as REPLIES
-from melcli.data.replies import reply_features, spoken_answer, unfit, with_answer
+from melcli.data.replies import WITHOUT_ANSWER, reply_features, spoken_answer, unfit, with_answer
 from melcli.data.shards import SUMMARY, FeatureShards
 from melcli.data.silence import Trim, TrimmedFeatures, level
 from melcli.data.utterance import Utterance
@@ -112,16 +112,17 @@ def training_data(data: DataSection, front: SpeechInput, offline: bool = False, 
             raise ConfigError(f"data.train: {entry.source} holds mel features, and model.speech_input reads waveforms")
         utterances = shards.utterances if shards else read_source(source, root=root, offline=offline)
         texts = [clean(u.text) if u.text else "" for u in utterances]
+        answers = [clean(written.question_and_answer(u)[1]) for u in utterances] if task == "answer" else []
         kept = []
         for i, (utterance, text) in enumerate(zip(utterances, texts, strict=True)):
-            reason = _keep(utterance, data, text, task)
+            reason = _keep(utterance, data, text, task) or (WITHOUT_ANSWER if answers and not answers[i] else None)
             if reason:
                 left_out[reason] = left_out.get(reason, 0) + 1
             else:
                 kept.append(i)
         chosen = [with_text(utterances[i], texts[i]) for i in kept]
         if task == "answer":
-            chosen = [with_answer(u, clean(str(u.extra["answer"]))) for u in chosen]
+            chosen = [with_answer(u, answers[i]) for u, i in zip(chosen, kept, strict=True)]
         if task == "text":
             features = TextFeatures(chosen)
         elif shards:

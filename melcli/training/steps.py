@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,12 +17,13 @@ from torch.optim import Optimizer
 from melcli import config as yaml_config
 from melcli import console
 from melcli.errors import CheckpointError
-from melcli.files import write_text
+from melcli.files import alone, write_text
 from melcli.models.hardware import keep_freed_memory, pick_device, pick_dtype
 from melcli.recipe import TRAINING
 from melcli.steps_recipe import StepsRecipe
 from melcli.training import steps_state
 from melcli.training.progress import clock
+from melcli.training.stop import StopSignals
 
 
 class StepsRun:
@@ -138,11 +139,11 @@ class StepsRun:
 
 
 class Steps:
-    """Runs a training until the end or SIGTERM, with lines of progress, evaluations and checkpoints."""
+    """Runs a training until the end, SIGTERM or Ctrl-C, with lines of progress, evaluations and checkpoints."""
 
     def __init__(self, run: StepsRun) -> None:
         self.run, self.t = run, run.recipe.train
-        self.stopped = False
+        self.signals = StopSignals()
         self.board: Any = None
         if "tensorboard" in self.t.log_to:
             from torch.utils.tensorboard import SummaryWriter
@@ -151,22 +152,19 @@ class Steps:
 
     def go(self, last: int) -> bool:
         """Whether step `last` was reached."""
-        before = signal.signal(signal.SIGTERM, self._stop)
+        self.signals.catch()
         try:
             self._steps(last)
         finally:
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+            self.signals.release()
             if self.board is not None:
                 self.board.close()
         return self.run.step >= last
 
-    def _stop(self, *_: object) -> None:
-        self.stopped = True
-
     def _steps(self, last: int) -> None:
         run = self.run
         sums, count, waited, began = {}, 0, 0.0, time.perf_counter()
-        while run.step < last and not self.stopped:
+        while run.step < last and not self.signals.caught:
             asked = time.perf_counter()
             batch = run.batch()
             waited += time.perf_counter() - asked
@@ -180,7 +178,7 @@ class Steps:
                 asked = time.perf_counter()
                 self._evaluate()
                 began += time.perf_counter() - asked
-            if run.step % self.t.save_every == 0 or run.step == last or self.stopped:
+            if run.step % self.t.save_every == 0 or run.step == last or self.signals.caught:
                 run.save()
 
     def _say(self, means: dict[str, float], steps: int, seconds: float, waited: float) -> None:
@@ -212,6 +210,11 @@ def train(
 ) -> Any:
     """Train as the recipe says; the options are those of `melcli.train.train`, and so is the run's folder. None where nothing was finished."""
     out = out or Path("runs") / recipe.name
+    with nullcontext() if dry_run else alone(out, "training"):
+        return _train(kind, recipe, out, resume, smoke, dry_run, offline)
+
+
+def _train(kind: type[StepsRun], recipe: StepsRecipe, out: Path, resume: str | None, smoke: int | None, dry_run: bool, offline: bool) -> Any:
     start = None if dry_run else steps_state.resume_from(out, resume, recipe.what)
     run = kind(recipe, out, offline)
     console.decided(run.decisions())

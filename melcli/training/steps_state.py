@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from melcli.audio import vocoder_files
-from melcli.errors import CheckpointError, ConfigError, WriteError
+from melcli.errors import CheckpointError, ConfigError
+from melcli.files import writing
+from melcli.untrusted import parse_json
 
-COMPLETE = "complete"  # written last, as in other trainings
+COMPLETE = "complete"  # written last into a checkpoint folder, with how processes shared what is in it: one without it was cut short
 STATE, STEP = "state.safetensors", "step.json"
 
 
@@ -47,18 +49,26 @@ def save(folder: Path, step: int, state: dict[str, Tensor], keep: int) -> None:
     """Write checkpoint-STEP under a temporary name, move it into place and remove all but the latest `keep`. Raises WriteError."""
     final = folder / f"checkpoint-{step}"
     partial = folder / f".checkpoint-{step}.partial"
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, partial / STATE, {"format": "pt"})
-        (partial / STEP).write_text(json.dumps({"step": step}) + "\n")
-        (partial / COMPLETE).write_text("none")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
-    except OSError as error:
-        raise WriteError(f"{final}: cannot be written: {error.strerror or error}") from None
+    with writing(final):
+        for stale in folder.glob(".checkpoint-*.partial"):  # of a training that was killed
+            shutil.rmtree(stale, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, partial / STATE, {"format": "pt"})
+            (partial / STEP).write_text(json.dumps({"step": step}) + "\n")
+            (partial / COMPLETE).write_text("none")
+            forget(final)
+            os.replace(partial, final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     for old in _steps(folder)[:-keep]:
-        shutil.rmtree(folder / f"checkpoint-{old}", ignore_errors=True)
+        forget(folder / f"checkpoint-{old}")
+
+
+def forget(checkpoint: Path) -> None:
+    """Remove a checkpoint; what is left of it where that is cut short does not count as one."""
+    (checkpoint / COMPLETE).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def _steps(folder: Path) -> list[int]:
@@ -68,7 +78,7 @@ def _steps(folder: Path) -> list[int]:
 def read(folder: Path, what: str) -> tuple[dict[str, Tensor], int]:
     """(tensors, step) of a checkpoint. what: that is trained. Raises CheckpointError."""
     try:
-        step = int(json.loads((folder / STEP).read_text())["step"])
+        step = int(parse_json((folder / STEP).read_text())["step"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}: no checkpoint of a {what}'s training ({error})") from None
     return vocoder_files.read_safe(folder / STATE), step

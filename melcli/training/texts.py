@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
@@ -45,8 +46,9 @@ def build_tokenizer(recipe: Recipe, texts: Sequence[str]) -> Any:
     name = model.tokenizer.from_
     if name is None:
         return train_tokenizer(sorted(set(texts)), model.tokenizer.vocab_size, special, model.tokenizer.units)
+    repository, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(repository, revision=revision or "main", trust_remote_code=False)
     except Exception as error:
         raise ConfigError(f"model.tokenizer.from: {name} cannot be loaded ({first_line(error)})") from None
     add_tokens(tokenizer, [SPEECH_TOKEN, STOP_TOKEN, *special])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -17,16 +18,23 @@ from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from melcli.errors import ConfigError
+from melcli.errors import ConfigError, is_out_of_memory
+from melcli.files import write_text, writing
 from melcli.models import checkpoint
 from melcli.models.beam import Beam
 from melcli.models.generate import Greedy
 from melcli.models.speech_lm import SpeechLM
 from melcli.training import measures, parallel
 from melcli.training.progress import Meter
+from melcli.training.steps_state import COMPLETE, forget
+from melcli.training.stop import StopSignals
 from melcli.training.tune import parameter_groups
+from melcli.untrusted import parse_json
 
-COMPLETE = "complete"  # written last into a checkpoint folder, with how processes shared what is in it: one without it was cut short
+REMEDY = (  # where memory does not hold a batch
+    "half of train.tokens_per_batch with twice train.accumulate learns from as much in a step and needs half of it, and "
+    "train.gradient_checkpointing less still; --dry-run tries the largest batch"
+)
 
 Evaluate = Callable[[SpeechLM, Greedy | Beam | None], dict[str, float]]
 
@@ -36,6 +44,7 @@ class SpeechTrainer(Trainer):
     latest and the best.
 
     speech_lr: learning rate of all that is not the language model, where it has one of its own. layout: what processes share (training/parallel.py).
+    checkpoints: how many are kept.
     """
 
     def __init__(
@@ -46,6 +55,7 @@ class SpeechTrainer(Trainer):
         keep: int,
         speech_lr: float | None = None,
         layout: str = "none",
+        checkpoints: int = 2,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -60,6 +70,7 @@ class SpeechTrainer(Trainer):
         self.snapshots = Snapshots(snapshots, keep)
         self.meter = Meter(self.speech_lm.part_names)
         self.layout = layout
+        self.checkpoints = checkpoints
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
 
@@ -159,15 +170,42 @@ class SpeechTrainer(Trainer):
         return metrics
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # each process writes its own random state, and its share where weights are shared
-        if self.args.should_save:
-            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).write_text(self.layout)
+        """Write a checkpoint, and only when it is whole remove those that are no longer wanted. Raises WriteError."""
+        folder = Path(self.args.output_dir)
+        mark = folder / f"checkpoint-{self.state.global_step}" / COMPLETE
+        with writing(mark.parent):
+            if self.args.should_save:
+                mark.unlink(missing_ok=True)  # of an earlier time that the training came by here
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process writes its own random state, and its share where weights are shared
+            if self.args.should_save:
+                write_text(mark, self.layout)
+                for old in whole_checkpoints(folder)[: -self.checkpoints]:
+                    forget(old)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer does; signals are what they were before, however it ends."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, StopOnSignal):
+                    callback.signals.release()
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """One batch forth and back. Raises ConfigError where the memory does not hold it."""
+        try:
+            return super().training_step(*args, **kwargs)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ConfigError(f"step {self.state.global_step + 1}: the memory does not hold a batch; {REMEDY}") from None
 
 
 def _start_worker(inner: Callable[[int], None] | None, number: int) -> None:
-    """A loading process leaves SIGTERM to the training: cluster managers send it to all processes, and the last step still needs its data."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """A loading process leaves signals to the training: cluster managers and terminals send them to all, and the last step still needs its data."""
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, signal.SIG_IGN)
     if inner is not None:
         inner(number)
 
@@ -180,8 +218,8 @@ class Snapshots:
         self.keep = max(keep, 1)
         self.index = folder / "index.json"
         try:
-            self.rates: dict[int, float] = {int(step): rate for step, rate in json.loads(self.index.read_text()).items()}
-        except (OSError, ValueError):
+            self.rates: dict[int, float] = {int(step): rate for step, rate in parse_json(self.index.read_text()).items()}
+        except (OSError, ValueError, TypeError, AttributeError):
             self.rates = {}
 
     def path(self, step: int) -> Path:
@@ -193,13 +231,11 @@ class Snapshots:
         checkpoint.write_tensors(self.path(step), weights)
         self.rates = {s: r for s, r in self.rates.items() if s < step} | {step: rate}
         wanted = set(self.latest()) | {self.best()}
-        for path in self.folder.glob("step-*.safetensors"):
+        self.rates = {s: r for s, r in self.rates.items() if s in wanted}
+        write_text(self.index, json.dumps(self.rates))
+        for path in self.folder.glob("step-*.safetensors"):  # after the index, which never names one that is gone
             if int(path.stem.removeprefix("step-")) not in wanted:
                 path.unlink()
-        self.rates = {s: r for s, r in self.rates.items() if s in wanted}
-        partial = self.index.with_suffix(".partial")
-        partial.write_text(json.dumps(self.rates))
-        partial.replace(self.index)
 
     def latest(self) -> list[int]:
         """The steps of the latest evaluations."""
@@ -211,27 +247,26 @@ class Snapshots:
 
 
 class StopOnSignal(TrainerCallback):
-    """SIGTERM: finish the step, save, stop. Sent to one of several processes, or seen by them in different steps, it stops all after the same one."""
+    """SIGTERM or Ctrl-C: finish the step, save, stop; a second Ctrl-C stops at once.
+
+    Sent to one of several processes, or seen by them in different steps, it stops all after the same one.
+    """
 
     def __init__(self) -> None:
-        self.caught = False
-        self._before: Any = None
+        self.signals = StopSignals()
         self._agree: parallel.Agreement | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._agree = parallel.Agreement()
-        self._before = signal.signal(signal.SIGTERM, self._catch)
-
-    def _catch(self, *_: Any) -> None:
-        self.caught = True
+        self.signals.catch()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         assert self._agree is not None
-        if self._agree(self.caught):
+        if self._agree(self.signals.caught):
             control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)
+        self.signals.release()
 
 
 class StopAfter(TrainerCallback):
@@ -247,5 +282,18 @@ class StopAfter(TrainerCallback):
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint of a run."""
-    found = [path for path in folder.glob("checkpoint-*") if (path / COMPLETE).exists()]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return max(whole_checkpoints(folder), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def whole_checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints of a run, in the order in which they were written."""
+    return sorted((path for path in folder.glob("checkpoint-*") if (path / COMPLETE).exists()), key=lambda path: (path / COMPLETE).stat().st_mtime_ns)
+
+
+def tidy(out: Path) -> None:
+    """Remove what a training that was killed left behind: checkpoints that were cut short, and scratch files."""
+    for path in (out / "checkpoints").glob("checkpoint-*"):
+        if not (path / COMPLETE).exists():
+            shutil.rmtree(path, ignore_errors=True)
+    for path in (out / "snapshots").glob(".*"):
+        path.unlink(missing_ok=True)

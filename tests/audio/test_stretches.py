@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,37 @@ def test_what_is_too_long_is_cut_and_nothing_is_lost_or_heard_twice(network: vad
     ends = [round((p.start - p.before) * RATE) for p in pieces]
     assert all(first + len(p.wave_S) <= following for first, p, following in zip(ends, pieces, ends[1:], strict=False))
     assert sum(p.end - p.start for p in pieces) > 0.9 * len(wave_S) / RATE
+
+
+def breathing(gap: float) -> torch.Tensor:
+    """The bundled clips with a gap before each, and in it 0.45 s of noise at either end: sound that is no speech."""
+    g = torch.Generator().manual_seed(0)
+    breath_S, parts = 10 ** (-45 / 20) * torch.randn(round(0.45 * RATE), generator=g), []
+    for clip in CLIPS * 2:
+        parts += [torch.zeros(round(gap * RATE)), breath_S, trimmed(clip), breath_S]
+    wave_S = torch.cat(parts)
+    return wave_S + 10 ** (-70 / 20) * torch.randn(len(wave_S), generator=g)
+
+
+def close(gap: float) -> torch.Tensor:
+    """The bundled clips one after the other, so near that a pause seems a closure inside a word."""
+    wave_S = torch.cat([part for clip in CLIPS * 3 for part in (torch.zeros(round(gap * RATE)), trimmed(clip))])
+    return wave_S + 10 ** (-70 / 20) * torch.randn(len(wave_S), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("made", "gap", "most"), [(breathing, 1.0, 2.0), (breathing, 1.0, 3.3), (breathing, 0.1, 2.7), (close, 0.11, 2.0), (close, 0.11, 6.3)]
+)
+def test_ends_that_are_moved_make_no_piece_too_long_nor_two_overlap(
+    network: vad.Network, made: Callable[[float], torch.Tensor], gap: float, most: float
+) -> None:
+    wave_S = made(gap)
+    pieces = cut(Speech(RATE, most, network), wave_S)
+    assert max(len(p.wave_S) for p in pieces) <= most * RATE
+    assert all(a.end <= b.start for a, b in itertools.pairwise(pieces))
+    assert all(p.start < p.end and p.before >= 0 for p in pieces)
+    parts = cut(Speech(RATE, most, network), wave_S, 5000)
+    assert [(p.start, p.end, len(p.wave_S)) for p in parts] == [(p.start, p.end, len(p.wave_S)) for p in pieces]
 
 
 def test_nothing_is_no_piece(network: vad.Network) -> None:

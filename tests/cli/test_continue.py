@@ -30,6 +30,19 @@ def test_a_recording(melcli: Melcli, replier: FakeReplier) -> None:
     assert abs(whole[3 * RATE + edge :] - new[edge:]).max() < 1e-4
 
 
+def test_a_picture_of_the_prompt_and_what_follows(melcli: Melcli, replier: FakeReplier) -> None:
+    matplotlib_image = pytest.importorskip("matplotlib.image")
+    replier.knows[3.0] = GOES_ON
+    recording("begun.wav", 4.5)
+    for out in ("whole.wav", "out"):
+        assert melcli("synthesize", "--continue", "begun.wav", "-o", out, "--model", "m", "--plot", f"{out}.png").code == 0
+        height, width, _ = matplotlib_image.imread(f"{out}.png").shape
+        assert width > height > 200
+    recording("short.wav", 1.0)
+    assert melcli("synthesize", "--continue", "short.wav", "-o", "w.wav", "--model", "m", "--plot", "none.png").code == 1
+    assert not Path("none.png").exists()
+
+
 def test_what_cannot_be_told_apart_is_one_text(melcli: Melcli, replier: FakeReplier) -> None:
     replier.knows[3.0] = ("once upon a time there was", "")
     recording("begun.wav", 3.2)
@@ -84,7 +97,12 @@ def test_it_can_be_checked(melcli: Melcli, replier: FakeReplier, transcriber: Fa
         (["-o", "w.wav"], "--continue needs a model that was trained to continue speech: give --model"),
         (["--model", "m"], "say where the audio goes: -o FILE.wav for one recording"),
         (["--model", "m", "-o", "w.wav", "hello"], "TEXT: does not go with --continue"),
-        (["--model", "m", "-o", "w.wav", "--voice", "v.wav", "--plot", "p.png"], "--voice, --plot: do not go with --continue"),
+        (["--model", "m", "-o", "w.wav", "--voice", "v.wav", "--lexicon", "l.txt"], "--voice, --lexicon: do not go with --continue"),
+        (["--model", "m", "-o", "w.wav", "--plot", "p.gif"], "--plot p.gif: the suffix says the format; valid are .png, .pdf, .svg."),
+        (
+            ["--model", "m", "-o", "out", "--continue", "begun.wav", "--continue", "other.wav", "--plot", "p.png"],
+            "--plot draws one recording, and there are 2",
+        ),
         (["--model", "m", "-o", "begun.wav"], "-o: begun.wav is one of the inputs"),
         (["--model", "m", "-o", "-", "--check"], "--check listens to a file: give -o FILE."),
         (["--model", "m", "-o", "w.wav", "--check-with", "nobody"], "--check-with nobody: no such folder or registered model"),
@@ -92,6 +110,7 @@ def test_it_can_be_checked(melcli: Melcli, replier: FakeReplier, transcriber: Fa
 )
 def test_usage(melcli: Melcli, replier: FakeReplier, arguments: list[str], expected: str) -> None:
     recording("begun.wav", 3.5)
+    recording("other.wav", 3.5)
     ran = melcli("synthesize", "--continue", "begun.wav", *arguments, "-q")
     assert ran.code == 2 and ran.out == "" and ran.err.startswith(f"error: {expected}") and ran.err.count("\n") == 1, ran.err
 

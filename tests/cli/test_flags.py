@@ -386,6 +386,10 @@ TESTED = {
     "export": {  # in tests/exporting
         *("--out", "--to", "--merge-lora", "--average", "--int8", "--push", "--offline", "--quiet", "--verbose"),
     },
+    "serve": {  # in tests/serving/test_flags.py
+        *("--transcribe", "--synthesize", "--host", "--port", "--api-key", "--voice", "--max-upload", "--max-seconds", "--max-text", "--queue"),
+        *("--timeout", "--beam", "--batch-size", "--seed", "--device", "--dtype", "--offline", "--quiet", "--verbose"),
+    },
     "doctor": {"--json", "--offline", "--quiet", "--verbose"},  # in test_names.py
     "branches": {  # in test_branches.py
         *("--model", "--vectors", "--protocol", "--text", "--limit", "--format", "--out", "--device", "--dtype", "--root", "--offline"),

@@ -255,3 +255,25 @@ def test_places_that_cannot_be_written_to(melcli: Melcli, transcriber: FakeTrans
 def test_a_report_cannot_take_the_place_of_a_file(melcli: Melcli, transcriber: FakeTranscriber, manifest: Path) -> None:
     ran = melcli("score", "--manifest", "dev.jsonl", "--report", manifest)
     assert ran.code == 2 and "is a file, and --report takes a folder" in ran.err and transcriber.heard == []
+
+
+def test_an_interrupt_says_what_would_have_kept_the_rows(
+    melcli: Melcli, transcriber: FakeTranscriber, manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hear = FakeTranscriber.transcribe
+
+    def stopping(self, items):
+        yield next(hear(self, items))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FakeTranscriber, "transcribe", stopping)
+    ran = melcli("score", "--manifest", manifest)
+    assert ran.code == 130 and ran.err.splitlines()[-2:] == [
+        "what was done is not kept; with -o DIR it is, and the same command goes on with it",
+        "interrupted",
+    ]
+    ran = melcli("score", "--manifest", manifest, "-o", "out", "-q")
+    assert (ran.code, ran.err) == (130, "interrupted\n") and len(next(Path("out").glob("*.jsonl")).read_text().splitlines()) == 1
+    monkeypatch.setattr(FakeTranscriber, "transcribe", hear)
+    transcriber.heard.clear()
+    assert melcli("score", "--manifest", manifest, "-o", "out", "-q").code == 0 and len(transcriber.heard) == 2

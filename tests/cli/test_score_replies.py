@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from melcli.inputs import AudioInput
 from melcli.transcripts import Segment, Transcript
 from tests.cli.conftest import Melcli
-from tests.cli.replying import recording, seconds_of
+from tests.cli.replying import RATE, recording, seconds_of
 from tests.fake_replier import FakeReplier
 from tests.models.test_voiceprint import write_voiceprint
 from tests.training import llm_makers
@@ -272,5 +274,24 @@ def test_the_recordings_themselves(melcli: Melcli, begun: Path, ears: Ears, tmp_
     assert found["continuation"]["sim_prompt"] is not None and found["rtfx"] is None
     assert [row["pred_text"] for row in rows("out/MODEL_recordings_*.jsonl")] == ["what was really said", "and more"]
     assert seconds_of(next(Path("out").rglob("MODEL_recordings*/c.wav"))) == pytest.approx(3.0, abs=0.001)
-    table = melcli("score", *options).out.splitlines()
-    assert [line.split()[0] for line in table[1:]] == ["recordings", "m"]
+    table, voices = melcli("score", *options).out.split("voices beside their prompts")
+    assert [line.split()[0] for part in (table, voices) for line in part.strip().splitlines()[1:]] == ["recordings", "m"] * 2
+
+
+def test_voices_are_compared_with_their_prompts_and_with_those_of_others(melcli: Melcli, ears: Ears, replier: FakeReplier, tmp_path: Path) -> None:
+    """People go on in their own voice, an octave from the other's; a row whose speaker nobody knows has no other."""
+    with open("two.jsonl", "w") as file:
+        for name, hertz, more in (("a", 110.0, {"speaker": "low"}), ("b", 220.0, {"speaker": "high"}), ("c", 110.0, {})):
+            time = np.arange(5 * RATE) / RATE
+            wave = 0.05 * sum(np.cos(2 * np.pi * k * hertz * time) / k for k in range(1, 20)).astype(np.float32)
+            soundfile.write(f"{name}.wav", wave, RATE, subtype="FLOAT")
+            file.write(json.dumps({"audio": f"{name}.wav", "text": "tone", **more}) + "\n")
+    report = score(melcli, "--task", "continue", "--manifest", "two.jsonl", "--model", "recordings", "-o", "out")
+    kept = {Path(row["audio_filepath"]).stem: row["reply"] for row in rows("out/*.jsonl")}
+    assert abs(kept["a"]["semitones"]) < 0.2 and kept["a"]["semitones_other"] == pytest.approx(-12, abs=0.3) and kept["a"]["ltas"] < 0.5
+    assert kept["b"]["semitones_other"] == pytest.approx(12, abs=0.3) and kept["b"]["ltas_other"] > 2 and "ltas_other" not in kept["c"]
+    few = score(melcli, "--task", "continue", "--manifest", "two.jsonl", "--model", "recordings", "--limit", "1")
+    assert few["sets"]["two"]["continuation"]["voice"]["semitones_other"] == pytest.approx(12, abs=0.3)  # others are there, whatever the limit
+    voice = report["sets"]["two"]["continuation"]["voice"]
+    assert voice["pitch"] == voice["prompt_pitch"] == pytest.approx(110, abs=1) and voice["voiced"] > 95 and voice["silence"] == 0
+    assert voice["semitones"] < 0.2 and voice["semitones_other"] == pytest.approx(12, abs=0.3)

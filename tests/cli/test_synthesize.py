@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -61,8 +62,8 @@ def recording(name: str, seconds: float, level: float = 0.1, value: float | None
     return Path(name)
 
 
-def files() -> list[str]:
-    return sorted(str(path) for path in Path(".").rglob("*") if path.is_file())
+def files(folder: str = ".") -> list[str]:
+    return sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
 
 
 def test_a_text(melcli: Melcli, speaker: FakeSpeaker) -> None:
@@ -338,6 +339,31 @@ def test_an_interrupt_leaves_nothing(melcli: Melcli, speaker: FakeSpeaker, monke
     assert (ran.code, ran.err) == (130, "interrupted\n")
     assert len(calls) == 2 and len(calls[1]) == 2, "half a file under another name"
     assert files() == ["a.wav"] and Path("a.wav").read_bytes() == b"mine"
+
+
+def test_an_interrupted_file_of_rows_keeps_its_manifest(melcli: Melcli, speaker: FakeSpeaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Ctrl-C and by SIGTERM; after a kill the next run knows what was noted, a torn line left out."""
+    source = rows(*({"text": "One.", "id": f"r{number}"} for number in range(3)))
+    assert melcli("synthesize", "--text-file", source, "-o", "whole").code == 0
+    wave, sent = Hum.wave, []
+
+    def stopping(self, mel):
+        if sent and Path(f"out{128 + sent[-1]}/r0.wav").exists():  # in the second row
+            os.kill(os.getpid(), sent.pop())
+        return wave(self, mel)
+
+    monkeypatch.setattr(Hum, "wave", stopping)
+    for number, code, word in ((signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")):
+        sent.append(number)
+        ran = melcli("synthesize", "--text-file", source, "-o", f"out{code}", "-q")
+        assert (ran.code, ran.err) == (code, f"{word}\n")
+        assert files(f"out{code}") == [f"out{code}/manifest.jsonl", f"out{code}/r0.wav"]
+    out = Path("out143")
+    (out / ".manifest.jsonl.begun").write_text((out / "manifest.jsonl").read_text() + '{"audio": "r1.w')
+    (out / "manifest.jsonl").unlink()
+    assert melcli("synthesize", "--text-file", source, "-o", out, "--skip-existing", "-q").code == 0
+    assert (out / "manifest.jsonl").read_text() == Path("whole/manifest.jsonl").read_text()
+    assert files("out143") == ["out143/manifest.jsonl", *(f"out143/r{i}.wav" for i in range(3))]
 
 
 def test_nothing_is_clipped(melcli: Melcli, speaker: FakeSpeaker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,4 +248,4 @@ def test_a_full_disk_is_one_line(melcli: Melcli, transcriber: FakeTranscriber, t
 def test_standard_output_to_a_full_disk(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         run = subprocess.run([sys.executable, "-m", "melcli", "recipes", "ls"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (run.returncode, run.stderr) == (1, "error: output: No space left on device.\n")
+    assert (run.returncode, run.stderr) == (1, "error: output: cannot be written: No space left on device.\n")

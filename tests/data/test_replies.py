@@ -156,6 +156,13 @@ def test_why_an_utterance_is_unfit():
     assert unfit(Utterance("a", (), "x", duration=3.2), "continue", 3.0) is None
     assert unfit(Utterance("a", (), "x"), "answer", 3.0) == "without an answer"
     assert unfit(QUESTION, "answer", 3.0) is None
+    for extra, expected in (
+        ({"answer": 0}, None),
+        ({"answers": ["seven", "7"]}, None),
+        ({"answer": " "}, "without an answer"),
+        ({"answers": []}, "without an answer"),
+    ):
+        assert unfit(Utterance("a", (), "x", extra=extra), "answer", 3.0) == expected
 
 
 # --- synthetic questions -------------------------------------------------------------------------------------------------------------------

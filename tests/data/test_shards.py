@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from melcli.audio.mel_spec import PRESETS, MelSpec
 from melcli.data.shards import SUMMARY, FeatureShards, read_head, shard_path, write_shard
@@ -67,7 +67,7 @@ def test_head_and_files(tmp_path: Path) -> None:
     head = read_head(shard_path(tmp_path, 0))
     assert (head.utterances, head.frames, head.metadata) == (3, 13, {"made": "test"})
     torch.testing.assert_close(head.sums_2M[0], torch.cat(mels[0]).double().sum(0))
-    assert sorted(load_file(shard_path(tmp_path, 0))) == ["mel", "offsets", "sum", "sum_of_squares"]
+    assert sorted(load_file(shard_path(tmp_path, 0))) == ["checksums", "mel", "offsets", "sum", "sum_of_squares"]
     assert not list(tmp_path.glob(".*"))
     modes = {path.stat().st_mode for path in tmp_path.iterdir()}
     assert len(modes) == 1  # readable by whoever may read the rows
@@ -113,3 +113,29 @@ def test_broken_shards(tmp_path: Path) -> None:
     rows.unlink()
     with pytest.raises(ShardError, match=r"its rows shard-00001\.jsonl are missing"):
         read_head(path)
+
+
+def test_damage_is_found_where_it_is_read(tmp_path: Path) -> None:
+    """A bit of the frames, and one of the rows; sets from before there were checksums are read as they are."""
+    made(tmp_path)
+    path = shard_path(tmp_path, 0)
+    whole = path.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    head = json.loads(whole[8:start])
+    at = start + head["mel"]["data_offsets"][1] - 1  # in the last utterance
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    shards = FeatureShards.open(tmp_path)
+    assert len(shards.mel(0)) == shards.frames[0]
+    with pytest.raises(ShardError, match=r"shard-00000.safetensors: the frames of .* are damaged \(checksum\)"):
+        shards.mel(2)
+    path.write_bytes(whole)
+    rows = path.with_suffix(".jsonl")
+    before = rows.read_text()
+    rows.write_text(before.replace("a", "b", 1))
+    assert rows.read_text() != before
+    with pytest.raises(ShardError, match=r"shard-00000.jsonl: damaged \(checksum\); run featurize again"):
+        read_head(path)
+    rows.write_text(before)
+    old = {name: tensor for name, tensor in load_file(path).items() if name != "checksums"}
+    path.write_bytes(save(old, metadata={"melcli": json.dumps({"made": "before"})}))
+    assert read_head(path).rows is None and len(FeatureShards.open(tmp_path).mel(2)) == shards.frames[2]

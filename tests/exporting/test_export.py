@@ -42,16 +42,22 @@ def test_a_whole_folder(melcli: Melcli, model: Path, tmp_path: Path) -> None:  #
 
 
 def test_the_auto_classes_in_a_fresh_process(model: Path, tmp_path: Path) -> None:
+    """Loaded by them alone, the folder writes the tokens that the original does."""
     export(str(model), tmp_path / "out")
     code = (
         "import melcli, sys; assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
         "from transformers import AutoModelForCausalLM, AutoProcessor\n"
         f"model, info = AutoModelForCausalLM.from_pretrained({str(tmp_path / 'out')!r}, output_loading_info=True)\n"
         f"processor = AutoProcessor.from_pretrained({str(tmp_path / 'out')!r})\n"
-        "print(type(model).__name__, type(processor).__name__, sum(map(len, info.values())))"
+        "from melcli.exporting import probes\n"
+        "tokens = probes.tokens(model, processor, probes.pieces(processor.spec.rate, model.config.max_seconds))\n"
+        "import json; print(json.dumps([type(model).__name__, type(processor).__name__, sum(map(len, info.values())), tokens]))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert run.stdout.split() == ["SpeechLM", "SpeechLMProcessor", "0"], run.stderr
+    assert run.returncode == 0, run.stderr
+    read, processor = checkpoint.load(str(model))
+    expected = probes.tokens(read, processor, probes.pieces(processor.spec.rate, read.config.max_seconds))
+    assert len(expected) == 20 and json.loads(run.stdout) == ["SpeechLM", "SpeechLMProcessor", 0, expected]
 
 
 @pytest.mark.parametrize("made", [["file.txt"], ["deep/file.txt"], [place.FACTS]])

@@ -10,6 +10,8 @@ import torch
 from transformers import AutoConfig, AutoModel
 from transformers.models.parakeet.modeling_parakeet import ParakeetEncoder
 
+from melcli.audio.mel_spec import preset
+
 LAYERS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 WAVE = {**LAYERS, "conv_dim": [12] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
 STABLE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
@@ -45,6 +47,15 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "decoder_num_attention_heads": 2,
         "vocab_size": 40,
         "pad_head_dim_to_multiple_of": None,
+    },
+    "speech_lm": {
+        "model_type": "speech_lm",
+        "text_config": {"model_type": "llama", **LAYERS, "num_key_value_heads": 1, "vocab_size": 20, "pad_token_id": 0},
+        "speech_input": {"kind": "mel-conv", "stride": 4, "channels": 4, "hidden": 16, "norm": "utterance"},
+        "mel": preset("phi4mm").model_dump(),
+        "speech_attention": "bidirectional",
+        "ctc_weight": 1.0,
+        "speech_token_id": 1,
     },
 }
 

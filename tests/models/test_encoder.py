@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
+    AutoModel,
     ParakeetCTCConfig,
     ParakeetFeatureExtractor,
     ParakeetForCTC,
@@ -18,11 +19,13 @@ from transformers import (
     WhisperForCausalLM,
 )
 
+from melcli.audio.mel import log_mel
 from melcli.audio.mel_spec import preset
 from melcli.errors import ConfigError
 from melcli.models import checkpoint
 from melcli.models.encoder import Encoder
 from melcli.models.encoder_families import FAMILIES, Wav2Vec2Bert
+from melcli.models.listener import from_tensors
 from melcli.models.speech_input import build_speech_input, settle_speech_input
 from tests.models.conftest import make_model
 from tests.models.encoder_makers import ENCODERS, WHISPER, native, saved
@@ -41,6 +44,8 @@ def sounds(name: str) -> list[torch.Tensor]:
 
 def heard(model: torch.nn.Module, name: str) -> torch.nn.Module:
     """The part of a native model that is the encoder."""
+    if name == "speech_lm":
+        return from_tensors(model.config, model.state_dict())[0]
     return model.encoder if name in ("whisper", "moonshine") else model
 
 
@@ -118,6 +123,12 @@ def test_equals_the_native_encoder_on_its_own_features(name):
         elif name == "wav2vec2-bert":
             features = SeamlessM4TFeatureExtractor()(x[:, 0].numpy(), sampling_rate=16000, return_tensors="pt")
             expected = inner(**features).last_hidden_state[0, : len(got)]
+        elif name == "speech_lm":
+            mel_TM = log_mel(preset("phi4mm"), x[:, 0])
+            ids = torch.full((1, -(-len(mel_TM) // 4)), model.config.speech_token_id)
+            said = model(input_ids=ids, speech=mel_TM, speech_lengths=torch.tensor([len(mel_TM)]))
+            torch.testing.assert_close(model.ctc_head(got), said.ctc_logits, atol=1e-4, rtol=1e-4)
+            expected = got
         else:
             extractor = Wav2Vec2FeatureExtractor(do_normalize=name not in ("moonshine", "wavlm"))
             expected = inner(**extractor(x[:, 0].numpy(), sampling_rate=16000, return_tensors="pt")).last_hidden_state[0]
@@ -151,7 +162,7 @@ def test_every_parameter_gets_a_finite_gradient_in_training(name):
     assert not [n for n, grad in trained.items() if grad is None or not grad.isfinite().all()]
 
 
-@pytest.mark.parametrize("name", ["whisper", "wav2vec2", "hubert-large", "wavlm", "wav2vec2-bert", "parakeet", "moonshine"])
+@pytest.mark.parametrize("name", ["whisper", "wav2vec2", "hubert-large", "wavlm", "wav2vec2-bert", "parakeet", "moonshine", "speech_lm"])
 def test_a_checkpoint_holds_all_of_the_encoder(name, tmp_path):
     model, processor = make_model(speech_input={"kind": "encoder", "config": ENCODERS[name], "stack": 2}, mel=preset("whisper-80").model_dump())
     checkpoint.save(tmp_path / "model", model, processor)
@@ -234,6 +245,26 @@ def test_checkpoints_that_hold_no_encoder_are_named(tmp_path):
         front.load_pretrained({"model": str(tmp_path / "pickled")})
     with pytest.raises(ConfigError, match=r"speech_input.model: nowhere/no-such-encoder: not a folder, and not on this machine"):
         settle_speech_input({"kind": "encoder", "model": "nowhere/no-such-encoder"}, offline=True)
+
+
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+def test_a_model_of_ours_hears_as_it_does_by_itself(attention):
+    """What its own CTC head reads, of utterances together; one that hears nothing, or has live adapters, is refused."""
+    fields = {**ENCODERS["speech_lm"], "speech_attention": attention}
+    torch.manual_seed(6)
+    model = AutoModel.from_config(AutoConfig.for_model(**fields)).eval()
+    front = build_speech_input({"kind": "encoder", "config": fields}, 24, 80)
+    front.encoder, missing = from_tensors(model.config, model.state_dict())
+    xs = sounds("speech_lm")
+    xs = [x for x in xs if len(x) >= 400]
+    for x, got in zip(xs, front.family(front.encoder, torch.cat(xs), [len(x) for x in xs]), strict=True):
+        mel_TM = log_mel(preset("phi4mm"), x[:, 0])
+        said = model(input_ids=torch.full((1, len(got)), 1), speech=mel_TM, speech_lengths=torch.tensor([len(mel_TM)])).ctc_logits
+        torch.testing.assert_close(model.ctc_head(got), said, atol=1e-4, rtol=1e-4)
+    assert missing == [] and from_tensors(model.config, {})[1]
+    for wrong, complaint in (({"speech_input": {"kind": "none"}}, "hears nothing by itself"), ({"lora": {"rank": 2, "alpha": 2}}, "live adapters")):
+        with pytest.raises(ConfigError, match=complaint):
+            build_speech_input({"kind": "encoder", "config": {**fields, **wrong}}, 24, 80)
 
 
 def test_the_encoder_inside_a_parakeet_recogniser_is_taken(tmp_path):

@@ -7,10 +7,14 @@ import itertools
 import pytest
 import torch
 
+from melcli.audio.mel_spec import preset
+from melcli.models import checkpoint
 from melcli.models.beam import Beam
 from melcli.models.generate import Greedy, Sample, decode
 from melcli.models.hypothesis import loop_period, without_loop
-from melcli.models.recognise import by_length, recognise
+from melcli.models.processor import SpeechLMProcessor
+from melcli.models.recognise import by_length, recognise, token_limit
+from melcli.models.tokenizer import train_tokenizer
 from tests.models.conftest import BACKBONES, make_model
 
 
@@ -132,3 +136,15 @@ def test_recognise_keeps_the_order(features):
     assert [h.tokens for h in together] == [h.tokens for h in alone]
     assert sorted(i for batch in by_length([5, 9, 1, 7], 10) for i in batch) == [0, 1, 2, 3]
     assert all(len(batch) <= 2 for batch in by_length([1] * 9, 100, rows=2))
+
+
+def test_small_vocabularies_may_write_as_fast_as_people_speak():
+    """Readers of LibriSpeech say up to 21 characters a second: a model whose tokens are characters must not be cut off before its utterance ends."""
+
+    def rate(tokenizer) -> float:
+        return SpeechLMProcessor(tokenizer, mel=preset("phi4mm").model_dump()).tokens_per_second
+
+    texts = ["the cat sat on the mat", "the dog did not", "another cat and another mat"]
+    assert rate(train_tokenizer(texts, 0, units="characters")) == 24 and token_limit(10, 24) >= 16 + 210
+    assert 12 <= rate(train_tokenizer(texts, 40)) < 24
+    assert rate(checkpoint.load("tiny-en")[1].tokenizer) == 12

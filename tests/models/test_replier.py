@@ -59,9 +59,10 @@ def test_a_batch_is_each_alone_and_a_stream_is_the_whole(task, attention, waves)
 
 
 @pytest.mark.parametrize("task", ["continue", "answer"])
-def test_taught_is_step_by_step(task, waves):
-    """The patches of a free run after text that was written, given as teaching gives them, are predicted as they were said."""
-    one = replier()
+@pytest.mark.parametrize("positions", ["plain", "spread"])
+def test_taught_is_step_by_step(task, positions, waves):
+    """The text and the patches of a free run, given as teaching gives them, are predicted as they were written and said."""
+    one = replier(text_positions=positions)
     draft = one._draft(waves[0], task)
     one._hear([draft], task, 1.0)
     one._answer([draft], task, 1.0)
@@ -75,10 +76,22 @@ def test_taught_is_step_by_step(task, waves):
     batch = pack([[Item(example, draft.features, mel_TM)]], 0)
     read = ("input_ids", "documents", "position_ids", "speech", "speech_lengths", "spoken", "spoken_lengths")
     with torch.no_grad():
-        states_SD = one.model(**{name: batch[name] for name in read}, noise=Still()).states
+        taught = one.model(**{name: batch[name] for name in read}, noise=Still())
     layout = Layout.of(batch["spoken_lengths"], output.stride)
-    again = output.say(states_SD[layout.predicts_P], Still(), 0.0)
+    again = output.say(taught.states[layout.predicts_P], Still(), 0.0)
     torch.testing.assert_close(again.patch_NX, said, atol=1e-3, rtol=1e-3)
+    before = len(one.processor.prompts([len(draft.features)], task)[0])
+    taught.logits[..., one.model.place_holders] = -torch.inf
+    likeliest = taught.logits[0, before - 1 : before - 1 + len(draft.ids)].argmax(-1).tolist()
+    given = one._separator()[0] if task == "answer" else None  # is written where the model would not have
+    assert len(draft.ids) > 3 and [(a, b) for a, b in zip(likeliest, draft.ids, strict=True) if a != b and b != given] == []
+    if positions == "spread":
+        heard = before - 1  # the token that asks comes first, then what is heard, written and said lie beside each other
+        assert example.positions[: before + 2] == [*range(1, heard + 1), 0, 1, 3]  # of 1.5 steps a token
+        assert example.positions[-len(said)] in (
+            1 + round(1.5 * (draft.ids.index(given) + 1)) if given in draft.ids else 0,
+            1 + round(one.processor.encoder(task).lead),
+        )
 
 
 def test_written_text_is_the_likeliest_after_the_prompt(waves):

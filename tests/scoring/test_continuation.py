@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from melcli.scoring.continuation import of_rows
+from melcli.scoring.continuation import of_rows, voices
 from melcli.scoring.results import ResultRow
 
 
@@ -29,3 +29,19 @@ def test_what_nobody_measured_is_null() -> None:
     found = of_rows([row("two words"), row("more")])
     assert found["log_perplexity"] is found["log_perplexity_interval"] is found["sim_prompt"] is found["seconds"] is None
     assert of_rows([], [])["continuations"] == 0
+
+
+def test_voices() -> None:
+    def voice(pitch: float | None, voiced: float) -> dict[str, float | None]:
+        return {"pitch": pitch, "voiced": voiced, "silence": 0.25, "level": -20.0}
+
+    rows = [
+        row("a", voice=voice(100.0, 0.5), prompt_voice=voice(110.0, 0.6), semitones=-1.65, ltas=4.0, semitones_other=3.0, ltas_other=9.0),
+        row("b", voice=voice(None, 0.0), prompt_voice=voice(200.0, 0.6), semitones=None, ltas=6.0),
+        row("c"),
+    ]
+    found = voices(rows)
+    assert (found["pitch"], found["prompt_pitch"], found["voiced"], found["prompt_voiced"]) == (100.0, 155.0, 25.0, 60.0)
+    assert (found["semitones"], found["ltas"], found["ltas_other"], found["level"]) == (1.65, 5.0, 9.0, -20.0)
+    assert found["ltas_interval"] == [4.0, 6.0] and found["semitones_interval"] is None
+    assert set(voices([row("c")]).values()) == {None}

@@ -119,6 +119,21 @@ def test_rows_that_cannot_be_used_are_counted(recipe_file):
     assert int((items["input_ids"] == run.model.config.spoken_token_id).sum()) == int((-(-items["spoken_lengths"] // 4)).sum())
 
 
+def test_answers_of_which_nothing_is_left_are_no_answers(recipe_file):
+    """Once the normaliser has been over them; the first of several accepted ones is learnt."""
+    rows = [
+        {"audio": "3.wav", "question": "low mid", "duration": 1.0, **more}
+        for more in ({"answer": "?!"}, {"answers": ["High!", "low"]}, {"answer": "mid"})
+    ]
+    (recipe_file.parent / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = Run(
+        recipes.load(str(recipe_file), ["data.train=[{source: odd.jsonl, task: answer}]", "data.eval=[{source: odd.jsonl, task: answer}]"]),
+        Path("no"),
+    )
+    assert run.data.left_out == {"without an answer": 1}
+    assert [u.extra["answer"] for u in run.data.features.utterances] == ["high", "mid"]
+
+
 def test_lengths_are_those_of_the_plan(recipe_file):
     """Rows are packed by what they will hold, to a patch at either end."""
     run = Run(recipes.load(str(recipe_file)), Path("nowhere"))

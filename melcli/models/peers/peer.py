@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from melcli.errors import UsageError
+from melcli.models.fitting import Fitting
 from melcli.models.hints import NONE, Hints
 from melcli.models.hotwords import Hotwords
 from melcli.models.peers.families import Family
@@ -39,6 +40,7 @@ class Peer:
         self.family = family
         self.rows = rows
         self.beams = beams
+        self.fitting = Fitting("pieces of audio")
         self.biases = Hotwords(processor.tokenizer, hints.hotwords).sequences() if hints.hotwords else None
         self.instruction = {} if hints.prompt is None else {"instruction": hints.prompt}
         if rows is None and self.blends:
@@ -50,12 +52,7 @@ class Peer:
     ) -> tuple[Peer, dict[str, str]]:
         """The model of a folder, and what was decided for it. Raises CheckpointError and UsageError."""
         model, processor, family, used = load(Path(folder), dtype, device)
-        hints.refuse(
-            "this model",
-            word_times="gives no times of words here; leave it out, or give --timestamps segment",
-            prompt="" if family.instructed else "takes no instruction; leave it out",
-            hotwords="is read off its frames, which no hotword changes; leave them out" if family.ctc or family.transducer else "",
-        )
+        _refuse(hints, family)
         if ctc_weight:
             raise UsageError("--ctc-weight: is for models with a CTC head of melcli's; leave it out")
         if (beam or 1) > 1 and (family.ctc or family.transducer):
@@ -70,6 +67,11 @@ class Peer:
             "audio": f"{peer.rate} Hz, {type(feature_extractor(processor)).__name__}, pieces up to {family.max_seconds:g} s",
         }
         return peer, decisions
+
+    def hinted(self, hints: Hints) -> Peer:
+        """The same model, its weights shared, told something else. Raises UsageError for what it cannot follow."""
+        _refuse(hints, self.family)
+        return Peer(self.model, self.processor, self.family, self.rows, self.beams, hints)
 
     @property
     def rate(self) -> int:
@@ -111,17 +113,7 @@ class Peer:
         """What was heard in each wave_S, a batch at a time, the longest first."""
         seconds = [self.max_seconds if self.family.fixed else len(wave_S) / self.rate for wave_S in waves]
         for batch in by_length([round(1000 * s) for s in seconds], round(1000 * BATCH_SECONDS / self.beams), self.rows):
-            yield dict(zip(batch, self._fitting([waves[i] for i in batch]), strict=True))
-
-    def _fitting(self, waves: Sequence[Tensor]) -> list[Recognised]:
-        """A batch, in halves where the accelerator's memory does not hold it. Raises UsageError where it does not hold one piece."""
-        try:
-            return self._batch(waves)
-        except torch.OutOfMemoryError:
-            if len(waves) == 1:
-                raise UsageError("the accelerator's memory is too small for this model: try --dtype bfloat16, or --device cpu") from None
-        half = len(waves) // 2
-        return [*self._fitting(waves[:half]), *self._fitting(waves[half:])]
+            yield dict(zip(batch, self.fitting(self._batch, [waves[i] for i in batch], [seconds[i] for i in batch]), strict=True))
 
     def _batch(self, waves: Sequence[Tensor]) -> list[Recognised]:
         shortest = round(MIN_SECONDS * self.rate)
@@ -186,3 +178,13 @@ class Peer:
         if prompt_BN is None:
             return 1
         return prompt_BN.shape[1] + int(rows_BN[0, 0] != prompt_BN[0, 0])
+
+
+def _refuse(hints: Hints, family: Family) -> None:
+    """Raises UsageError for hints that models of this family cannot follow."""
+    hints.refuse(
+        "this model",
+        word_times="gives no times of words here; leave it out, or give --timestamps segment",
+        prompt="" if family.instructed else "takes no instruction; leave it out",
+        hotwords="is read off its frames, which no hotword changes; leave them out" if family.ctc or family.transducer else "",
+    )

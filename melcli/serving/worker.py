@@ -1,0 +1,123 @@
+"""The one thread in which models work: it asks each desk in turn for what waits there, and does it as one batch.
+
+A desk is where the requests of one model are: `Ears` and `Mouth`. Everything that a desk shares with other threads is changed under one lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from melcli import console
+
+
+class Job:
+    """A request under way. `events` brings what becomes of it to the request's own event loop; an exception there is the last of them."""
+
+    def __init__(self) -> None:
+        self.events: asyncio.Queue[object] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+
+    def send(self, event: object) -> None:
+        """Tell the request, from any thread."""
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self.events.put_nowait, event)
+
+
+class Desk(Protocol):
+    """Where the requests of one model wait."""
+
+    def take(self) -> Callable[[], None] | None:
+        """The next batch, as the work to be done on it without the lock. Called under the lock."""
+
+    @property
+    def gathering(self) -> bool:
+        """Whether `take` will give something soon though nothing new comes. Under the lock."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is here. Under the lock."""
+
+    def close(self) -> None:
+        """No request will come any more."""
+
+
+class Worker:
+    """Runs `load`, which makes the desks, and then what waits there, until `stop`, and then what was accepted before.
+
+    ready: whether the desks are there. failure: the exception that `load` ended with. changed: the lock, told of every change.
+    """
+
+    def __init__(self, load: Callable[[threading.Condition], Sequence[Desk]], done: Callable[[], None]) -> None:
+        self.changed = threading.Condition()
+        self.ready = False
+        self.stopping = False
+        self.failure: Exception | None = None
+        self._load, self._done = load, done
+        self._thread = threading.Thread(target=self._run, name="melcli-models", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what was accepted, and return."""
+        with self.changed:
+            self.stopping = True
+            self.changed.notify_all()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            desks = list(self._load(self.changed))
+        except Exception as error:  # told to whoever started the server
+            self.failure = error
+            self._done()
+            return
+        self.ready = True
+        self._done()
+        while (work := self._next(desks)) is not None:
+            try:
+                work()
+            except Exception:
+                console.error(f"a batch failed: {traceback.format_exc().strip().splitlines()[-1]}")
+                console.detail(traceback.format_exc())
+            desks.append(desks.pop(0))
+        for desk in desks:
+            desk.close()
+
+    def _next(self, desks: Sequence[Desk]) -> Callable[[], None] | None:
+        """The next batch of the desk whose turn it is; None when there will be none any more."""
+        with self.changed:
+            while True:
+                for desk in desks:
+                    if (work := desk.take()) is not None:
+                        return work
+                if self.stopping and all(desk.idle for desk in desks):
+                    return None
+                self.changed.wait(0.002 if any(desk.gathering for desk in desks) else None)
+
+
+class Gathering:
+    """Waits a moment from the first that comes, so that others can join it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.since: float | None = None
+
+    def over(self, some: bool) -> bool:
+        """Whether there is something, and has been for long enough."""
+        if not some:
+            self.since = None
+            return False
+        now = time.monotonic()
+        self.since = now if self.since is None else self.since
+        if now - self.since < self.seconds:
+            return False
+        self.since = None
+        return True

@@ -1,0 +1,103 @@
+"""The command itself: how it starts, what stops it, and what it says when it cannot start."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from melcli import cli, console
+from tests.serving.maker import DIGITS, Running
+
+CLIENTS = 6
+
+
+class Process(Running):
+    """A server in a process of its own."""
+
+    def __init__(self, *options: str) -> None:
+        command = [sys.executable, "-m", "melcli", "serve", "--port", "0", "--device", "cpu", *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().strip()
+
+    @property
+    def url(self) -> str:
+        return self.address
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_was_accepted_is_answered(number: int) -> None:
+    served = Process("--synthesize", "none", "-v")
+    expected = DIGITS.with_suffix(".txt").read_text().strip()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        texts = [pool.submit(lambda: served.client().audio.transcriptions.create(model="tiny-en", file=DIGITS).text) for _ in range(CLIENTS)]
+        until = time.monotonic() + 60
+        while f"\nmelcli_requests_under_way {CLIENTS}" not in (said := served.ask("GET", "/metrics").body.decode()) and time.monotonic() < until:
+            if f'status="200"}} {CLIENTS}' in said:
+                break
+        os.kill(served.process.pid, number)
+        assert [one.result() for one in texts] == [expected] * CLIENTS
+    _, err = served.process.communicate(timeout=60)
+    assert served.process.returncode == 0, err
+    assert "Traceback" not in err and "ready" in err
+    with pytest.raises(OSError):
+        served.ask("GET", "/health")
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a command sets for its process."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    yield
+    console.set_level(console.NORMAL)
+
+
+def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["serve", *arguments])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--transcribe", "none", "--synthesize", "none"], "nothing to serve"),
+        (["--transcribe", "a=tiny-en", "--transcribe", "a=tiny-en"], "a is there already"),
+        (["--transcribe", "one=tiny-en", "--synthesize", "one=tiny-voice"], "give one of them another name"),
+        (["--transcribe", "=tiny-en"], "give NAME=VALUE"),
+        (["--voice", "ann"], "give NAME=VALUE"),
+        (["--voice", "alloy=ann.wav"], "the model's own voice"),
+        (["--voice", "ann=ann.wav", "--synthesize", "none"], "nothing speaks"),
+        (["--api-key", ""], "is empty"),
+        (["--api-key", "@missing.key"], "missing.key: No such file"),
+        (["--host", "nowhere.invalid"], "cannot be listened on"),
+    ],
+)
+def test_what_cannot_be_served(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert words in failed(capsys, "--port", "0", *arguments)
+
+
+def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert "Address already in use" in failed(capsys, "--port", str(taken.getsockname()[1]))
+
+
+def test_a_model_that_cannot_be_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "tiny-em" in failed(capsys, "--port", "0", "--transcribe", "tiny-em", "--offline", "-q")
+
+
+def test_a_missing_package_is_named_with_its_remedy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "uvicorn" else find(name, *rest))
+    assert failed(capsys, "--port", "0") == "error: melcli serve needs uvicorn: pip install 'melcli[serve]'."
