@@ -262,10 +262,11 @@ class _FFmpeg:
         except (self.error, OSError, ValueError):
             self._close_file()
             raise AudioError(f"{name}: cannot be decoded: truncated, damaged, or not audio ({KNOWN})") from None
-        if not self.container.streams.audio or not self.container.streams.audio[0].rate:
+        found = self.container.streams.audio[0] if self.container.streams.audio else None
+        if not getattr(found, "rate", None) or not getattr(found, "channels", None):  # neither, where there is no decoder for it
             self.close()
             raise AudioError(f"{name}: holds no audio that can be decoded")
-        self.stream = self.container.streams.audio[0]
+        self.stream = found
         self.stream.thread_type = "NONE"
         self.rate, self.channels = self.stream.rate, self.stream.channels
         seconds = None
