@@ -30,6 +30,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 MOST_VALUES, DEEPEST = 20_000, 50
+SHOWN = 120
+"""Characters of a value that a message repeats."""
+
 PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 LARGEST = 10_000_000
 """Bytes of a configuration file."""
@@ -71,7 +74,7 @@ def apply_overrides(tree: Tree, overrides: Iterable[str]) -> Tree:
         name, equals, value = text.partition("=")
         if not equals or not all(name.split(".")) or name.count(".") > DEEPEST:
             raise ConfigError(f"'{text[:80]}' is not a setting: write key=value or key.sub=value.")
-        mark = f"setting '{text}'"
+        mark = f"setting '{text if len(text) <= SHOWN else f'{text[:SHOWN]}…'}'"
         tree = assign(tree, name, _parse(value, mark)[0], mark)
     return tree
 
@@ -158,13 +161,15 @@ def _load(path: Path, above: tuple[Path, ...]) -> Tree:
 
 def _base_path(path: Path, base: Any, mark: str, above: tuple[Path, ...]) -> Path:
     if not isinstance(base, str):
-        raise ConfigError(f"{mark}: 'extends' takes a file or recipe name, or a list of them, not {base!r}.")
+        raise ConfigError(f"{mark}: 'extends' takes a file or recipe name, or a list of them, not {repr(base)[:SHOWN]}.")
     try:
         beside = [p for p in (path.parent / base, path.parent / f"{base}.yaml") if p.is_file()]
     except (OSError, ValueError) as error:  # too long for a name, or NUL in it
         raise ConfigError(f"{mark}: 'extends' cannot be a file: {first_line(error)[:200]}") from None
     if not beside and base not in registry.names("recipe"):
-        raise ConfigError(f"{mark}: extends '{base}', which is neither a file beside it nor a recipe.{nearest(base, registry.names('recipe'))}")
+        raise ConfigError(
+            f"{mark}: extends '{base[:SHOWN]}', which is neither a file beside it nor a recipe.{nearest(base, registry.names('recipe'))}"
+        )
     found = beside[0] if beside else registry.get("recipe", base).path()
     if found.resolve() in above:
         raise ConfigError(f"{mark}: extends '{base}', which extends this file in turn.")
@@ -318,10 +323,10 @@ def _explain(model: type[BaseModel], tree: Tree, error: Mapping[str, Any]) -> st
     if error["type"] in ("union_tag_invalid", "literal_error", "enum"):
         given = ctx.get("tag", error["input"])
         choices = re.findall(r"'([^']*)'", ctx.get("expected_tags", ctx.get("expected", "")))
-        return f"{where}: {dotted} cannot be {given!r}.{nearest(str(given), choices)} Valid here: {', '.join(choices)}."
+        return f"{where}: {dotted} cannot be {repr(given)[:SHOWN]}.{nearest(str(given), choices)} Valid here: {', '.join(choices)}."
     said = error["msg"].removeprefix("Value error, ").rstrip(".")
     given = error.get("input")
-    shown = "" if isinstance(given, (dict, list)) or error["type"] == "value_error" else f", not {given!r}"
+    shown = "" if isinstance(given, (dict, list)) or error["type"] == "value_error" else f", not {repr(given)[:SHOWN]}"
     return f"{where}: {dotted or 'the configuration'}: {said}{shown}."
 
 

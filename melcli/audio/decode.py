@@ -262,15 +262,13 @@ class _FFmpeg:
         except (self.error, OSError, ValueError):
             self._close_file()
             raise AudioError(f"{name}: cannot be decoded: truncated, damaged, or not audio ({KNOWN})") from None
-        if not self.container.streams.audio or not getattr(self.container.streams.audio[0], "rate", None):
+        found = self.container.streams.audio[0] if self.container.streams.audio else None
+        if not getattr(found, "rate", None) or not getattr(found, "channels", None):  # neither, where there is no decoder for it
             self.close()
             raise AudioError(f"{name}: holds no audio that can be decoded")
-        self.stream = self.container.streams.audio[0]
+        self.stream = found
         self.stream.thread_type = "NONE"
         self.rate, self.channels = self.stream.rate, self.stream.channels
-        if not self.channels:
-            self.close()
-            raise AudioError(f"{name}: holds no audio that can be decoded")
         seconds = None
         if self.stream.duration is not None and self.stream.time_base is not None:
             seconds = float(self.stream.duration * self.stream.time_base)

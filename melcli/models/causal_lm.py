@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AddedToken, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
@@ -63,10 +63,7 @@ def quantised_in(path: Path) -> str | None:
 
 def read_tokenizer(folder: Path) -> Any:
     """The tokenizer of a checkpoint. Raises CheckpointError."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
-    except Exception as error:  # whatever transformers makes of broken files
-        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({first_line(error)})") from None
+    tokenizer = checkpoint.read_tokenizer(folder)
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # so transformers makes up for missing files
         raise CheckpointError(f"{folder}: the files of its tokenizer are missing")
     return tokenizer

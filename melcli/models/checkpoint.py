@@ -146,10 +146,7 @@ def load(
             raise CheckpointError(f"{folder}: its mel specification is another: {difference}")
     model = build(config, read_tensors(folder), folder, dtype, device)
     model.generation_config = _generation_config(folder) or model.generation_config
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:
-        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({first_line(error)})") from None
+    tokenizer = read_tokenizer(folder)
     check_pair(folder, config, tokenizer)
     return model.eval(), SpeechLMProcessor.of(config, tokenizer, model.speech_input, model.speech_output, read_lexicon(folder, config))
 
@@ -164,12 +161,22 @@ def read_lexicon(folder: Path, config: SpeechLMConfig) -> lexicon.Lexicon | None
         raise CheckpointError(str(error)) from None
 
 
+def read_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder, tried on a word: settings that do not fit it show only in use. Raises CheckpointError."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer.decode(tokenizer("word")["input_ids"])
+    except Exception as error:  # whatever transformers makes of broken files
+        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({first_line(error)})") from None
+    return tokenizer
+
+
 def check_pair(folder: Path, config: SpeechLMConfig, tokenizer: Any) -> None:
     """Raises CheckpointError where a tokenizer is not the one that a model was trained with, as far as its size and special tokens tell."""
     if not isinstance(tokenizer.model_max_length, int | float):
         raise CheckpointError(f"{folder}: the tokenizer's model_max_length is {str(tokenizer.model_max_length)[:60]!r}, expected a number")
     ids = set(tokenizer.get_vocab().values())
-    if max(ids) >= config.vocab_size:
+    if max(ids, default=-1) >= config.vocab_size:
         rows = config.vocab_size
         raise CheckpointError(f"{folder}: its tokenizer has {max(ids) + 1} entries and its embedding table {rows} rows: not a pair")
     special = {config.speech_token_id: "speech_token_id", **dict.fromkeys(config.stop_token_ids, "stop_token_ids")}
