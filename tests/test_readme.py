@@ -1,4 +1,7 @@
-"""Every melcli command of the README runs as it is written, in a folder that holds the files it names; trainings are only tried (`--dry-run`)."""
+"""Every melcli command of the README runs as it is written, in a folder that holds the files it names; trainings are only tried (`--dry-run`).
+
+Each runs in a process of its own, forked from one that has imported everything.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,7 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from melcli import registry
 from melcli.audio import io
 from tests.cli import mirror
+from tests.forked import Server
 from tests.reply_maker import save_replier
 from tests.training.llm_makers import qwen3
 
@@ -49,12 +52,18 @@ def desk(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("server")) as one:
+        yield one
+
+
 def test_the_readme_has_commands():
     assert len(COMMANDS) > 8
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_readme_command(command, desk, request, tmp_path):
+def test_readme_command(command, desk, server, request, tmp_path):
     words = shlex.split(command)
     if words[1] in ("train", "finetune"):
         shared = request.getfixturevalue("shared_data")
@@ -71,5 +80,5 @@ def test_readme_command(command, desk, request, tmp_path):
         words[words.index("--model") + 1] = str(save_replier(tmp_path / "answers"))
     elif words[1] == "featurize":
         words += ["--root", "data"]
-    run = subprocess.run([sys.executable, "-m", "melcli", *words[1:]], cwd=desk, capture_output=True, text=True, timeout=200, check=False)
-    assert run.returncode == 0, run.stderr
+    run = server.run(*words[1:], folder=desk)
+    assert run.code == 0, run.err
