@@ -146,7 +146,7 @@ class Run:
         t = self.recipe.train
         left_out = "; ".join(f"{n} {why}" for why, n in self.data.left_out.items())
         epoch = len(self.plan.batches(0))
-        begun = self.started.coverage.said(self.recipe.model.init) if self.recipe.model.init else {}
+        begun = self.started.coverage.said(self.recipe.model.init)
         return {
             "device": f"{self.device}: {self.device_reason}",
             "dtype": f"{str(self.dtype).removeprefix('torch.')}: {self.dtype_reason}; weights stay float32",

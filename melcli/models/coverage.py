@@ -70,20 +70,30 @@ class Patterns:
 class Coverage:
     """Names and sizes of what was loaded into a model, what of the file was left behind, and what starts random.
 
-    groups: what tensors are part of that their names do not say.
+    pretrained: what was loaded from another model, an encoder that the recipe names. groups: what tensors are part of that their names do not say.
     """
 
     loaded: dict[str, int] = field(default_factory=dict)
     left: dict[str, int] = field(default_factory=dict)
     fresh: dict[str, int] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
+    pretrained: dict[str, int] = field(default_factory=dict)
 
-    def said(self, origin: str) -> dict[str, str]:
-        """For the list of decisions. origin: what was loaded from."""
-        lines = {"start": f"{origin}: {len(self.loaded)} tensors, {millions(sum(self.loaded.values()))} parameters loaded"}
+    def take(self, names: Iterable[str]) -> None:
+        """These were random, and are pretrained now."""
+        self.pretrained |= {name: self.fresh.pop(name) for name in names if name in self.fresh}
+
+    def said(self, origin: str | None) -> dict[str, str]:
+        """For the list of decisions. origin: what was loaded from; None where all but what is pretrained is random, which needs no line."""
+        lines = {}
+        if origin is not None:
+            lines["start"] = f"{origin}: {len(self.loaded)} tensors, {millions(sum(self.loaded.values()))} parameters loaded"
         if self.left:
             lines["left behind"] = self._by_group(self.left)
-        lines["random"] = self._by_group(self.fresh) if self.fresh else "nothing"
+        if self.pretrained:
+            lines["pretrained"] = self._by_group(self.pretrained)
+        if origin is not None:
+            lines["random"] = self._by_group(self.fresh) if self.fresh else "nothing"
         return lines
 
     def totals(self, tensors: Mapping[str, int]) -> dict[str, tuple[int, int]]:

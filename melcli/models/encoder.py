@@ -82,11 +82,11 @@ class Encoder(SpeechInput):
         fields = _fields(folder, name)
         return {**rest, "config": fields, "extractor": {**_extractor(folder, fields, name), **(options.get("extractor") or {})}}
 
-    def load_pretrained(self, options: dict[str, Any], offline: bool = False) -> None:
+    def load_pretrained(self, options: dict[str, Any], offline: bool = False) -> set[str]:
         from melcli.models.checkpoint import not_finite
 
         if options.get("model") is None:
-            return
+            return set()
         folder = encoder_folder(options["model"], offline)
         try:
             encoder, missing = self.family.pretrained(str(folder))
@@ -98,6 +98,7 @@ class Encoder(SpeechInput):
         if broken := not_finite(encoder.state_dict()):
             raise ConfigError(f"model.speech_input.model: {broken} of {options['model']} holds numbers that are not finite")
         self.encoder = encoder
+        return {f"encoder.{name}" for name in encoder.state_dict()}
 
     def bind(self, spec: MelSpec) -> None:
         self.family.bind(spec)

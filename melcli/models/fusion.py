@@ -70,9 +70,9 @@ class Fusion(SpeechInput):
         _checked(options.get("inputs"))
         return {**options, "inputs": [settle_speech_input(one, offline) for one in options["inputs"]]}
 
-    def load_pretrained(self, options: dict[str, Any], offline: bool = False) -> None:
-        for one, its in zip(self.inputs, options["inputs"], strict=True):
-            one.load_pretrained(speech_input_class(its)[1], offline)
+    def load_pretrained(self, options: dict[str, Any], offline: bool = False) -> set[str]:
+        taken = [one.load_pretrained(speech_input_class(its)[1], offline) for one, its in zip(self.inputs, options["inputs"], strict=True)]
+        return {f"inputs.{i}.{name}" for i, names in enumerate(taken) for name in names}
 
     def bind(self, spec: MelSpec) -> None:
         for one in self.inputs:

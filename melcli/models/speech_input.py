@@ -61,8 +61,9 @@ class SpeechInput(nn.Module):
         """A recipe's options (without `kind`) as a checkpoint keeps them, with what a name stands for looked up. Raises ConfigError."""
         return options
 
-    def load_pretrained(self, options: dict[str, Any], offline: bool = False) -> None:
-        """Take the weights that a recipe's options (without `kind`) name. Raises ConfigError."""
+    def load_pretrained(self, options: dict[str, Any], offline: bool = False) -> set[str]:
+        """Take the weights that a recipe's options (without `kind`) name: the names of the tensors taken. Raises ConfigError."""
+        return set()
 
     def blank(self, bins: int) -> Tensor:
         """Features of silence, a few patches of it. bins: of the mel."""

@@ -114,7 +114,7 @@ class Unified(SpeechInput):
         _checked(name, config, size, 0.0)
         return options
 
-    def load_pretrained(self, options: dict[str, Any], offline: bool = False) -> None:
+    def load_pretrained(self, options: dict[str, Any], offline: bool = False) -> set[str]:
         name = options.get("encoder")
         if name is not None:
             folder = _folder(name, offline)
@@ -132,6 +132,7 @@ class Unified(SpeechInput):
                     "vectors of some speech (`melcli branches -o` writes them), or centre: false"
                 )
             self.normalise.speech_mean_VW.copy_(mean_of(Path(options["speech_mean"]), self.shape))
+        return set() if name is None else {f"encoder.{each}" for each in self.encoder.state_dict()}
 
     def blank(self, bins: int) -> Tensor:
         return torch.zeros(self.shape) if self.encoder is None else codes_of(" ")

@@ -246,7 +246,8 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
     model.config.spoken_lexicon = sounds is not None
     model.generation_config.num_beams = section.beam
     if all(f"speech_input.{name}" in fresh for name in model.speech_input.state_dict()):
-        model.speech_input.load_pretrained(speech_input_class(front)[1], offline)
+        taken = model.speech_input.load_pretrained(speech_input_class(front)[1], offline)
+        started.coverage.take(f"speech_input.{name}" for name in taken)
     norms = [
         module
         for name, module in model.speech_input.named_modules(prefix="speech_input")

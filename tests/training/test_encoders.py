@@ -73,6 +73,22 @@ def test_a_pretrained_encoder_trains_and_its_folder_is_not_needed_again(folder, 
     assert model(**processor([torch.randn(8000)])).logits.isfinite().all()
 
 
+def test_what_is_pretrained_is_neither_random_nor_measured_again(folder, tmp_path):
+    ours = recipes.load(str(folder / "recipe.yaml"), ["model.speech_input={kind: mel-patch, norm: global}"])
+    assert train(ours, tmp_path / "ours") is not None
+    listener, _ = checkpoint.load(str(tmp_path / "ours"))
+    normaliser = {name: statistic + 1 for name, statistic in listener.speech_input.normalise.state_dict().items()}  # of other speech
+    listener.speech_input.normalise.load_state_dict(normaliser)
+    listener.save_pretrained(tmp_path / "ours" / "model")
+    recipe = recipes.load(str(folder / "recipe.yaml"), [f"model.speech_input={{kind: encoder, model: {tmp_path / 'ours'}, stack: 1}}"])
+    run = Run(recipe, tmp_path / "run")
+    found = run.model.speech_input.encoder.front.normalise.state_dict()
+    assert all(torch.equal(found[name], statistic) for name, statistic in normaliser.items()) and found
+    assert run.decisions()["pretrained"].startswith("speech input encoder: ") and "random" not in run.decisions()
+    assert any(name.startswith("speech_input.") for name in run.started.coverage.fresh)  # what projects the encoder's states
+    assert not any(name.startswith("speech_input.encoder.") for name in run.started.coverage.fresh)
+
+
 @pytest.mark.parametrize("name", ["hubert", "parakeet"])
 def test_an_encoder_of_the_waveform_trains(name, folder, tmp_path):
     options = json.dumps({"kind": "encoder", "config": ENCODERS[name]})
