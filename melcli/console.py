@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table as RichTable
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 _level = NORMAL
@@ -123,22 +124,48 @@ def progress(description: str, total: float | None) -> Iterator[Progress]:
         yield Progress(bar, bar.add_task(description, total=total, message=""))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None, stdout: bool = False) -> None:
-    """A table; `stdout` where it is the command's result. Columns of numbers are aligned to the right; nothing is cut off."""
-    from rich.table import Table
+TURNED = 6  # rows of a table that may stand side by side
 
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None, stdout: bool = False) -> None:
+    """A table; `stdout` where it is the command's result. Columns of numbers are aligned to the right; nothing is cut off.
+
+    A few rows that a terminal is too narrow for stand side by side, a line a column; off a terminal a row is a line.
+    """
     if _level < NORMAL and not stdout:
         return
     rows = [[("" if cell is None else str(cell)) for cell in row] for row in rows]
+    stream = sys.stdout if stdout else sys.stderr
+    if stream.isatty() and 0 < len(rows) <= TURNED and _width([columns, *rows]) > width(stdout):
+        first, *lines = zip(columns, *rows, strict=True)
+        shown = _table(first, lines, title, turned=True)
+    else:
+        shown = _table(columns, rows, title)
+    _console(stream).print(shown)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None, turned: bool = False) -> RichTable:
+    from rich.table import Table
+
     shown = Table(title=title, box=None, title_justify="left", pad_edge=False)
     for position, name in enumerate(columns):
         cells = [row[position] for row in rows if row[position]]
-        numeric = bool(cells) and all(cell.replace(".", "").replace(",", "").lstrip("-").isdigit() or cell == "-" for cell in cells)
+        numeric = (turned and position > 0) or (bool(cells) and all(map(_is_number, cells)))
         shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         shown.add_row(*row)
-    stream = sys.stdout if stdout else sys.stderr
-    _console(stream).print(shown)
+    return shown
+
+
+def _width(lines: Sequence[Sequence[str]]) -> int:
+    """Of a table of these lines with two spaces between its columns."""
+    from rich.cells import cell_len
+
+    return sum(max(map(cell_len, cells)) + 2 for cells in zip(*lines, strict=True)) - 2
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(".", "").replace(",", "").lstrip("-").isdigit() or cell == "-"
 
 
 STYLES = {"sub": "yellow", "del": "red", "ins": "cyan", "left out": "dim"}
