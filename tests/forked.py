@@ -20,6 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+LONGEST = 300
+"""Seconds after which a run is ended that hangs."""
+
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 """What Python tells audit hooks before it changes a folder; and `open` where it is for writing."""
 
@@ -215,6 +218,7 @@ def _serve(place: Path) -> None:
         asked = json.loads(line)
 
         def work(asked: dict[str, Any] = asked) -> int:
+            signal.alarm(LONGEST)
             if "vanish" in asked:
                 vanishing(*asked["vanish"])
             if "memory" in asked:

@@ -9,7 +9,6 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ import pytest
 from melcli import registry
 from melcli.audio import io
 from tests.cli import mirror
-from tests.forked import Server
 from tests.reply_maker import save_replier
 from tests.training.llm_makers import qwen3
 
@@ -52,18 +50,12 @@ def desk(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("server")) as one:
-        yield one
-
-
 def test_the_readme_has_commands():
     assert len(COMMANDS) > 8
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_readme_command(command, desk, server, request, tmp_path):
+def test_readme_command(command, desk, apart, request, tmp_path):
     words = shlex.split(command)
     if words[1] in ("train", "finetune"):
         shared = request.getfixturevalue("shared_data")
@@ -80,5 +72,5 @@ def test_readme_command(command, desk, server, request, tmp_path):
         words[words.index("--model") + 1] = str(save_replier(tmp_path / "answers"))
     elif words[1] == "featurize":
         words += ["--root", "data"]
-    run = server.run(*words[1:], folder=desk)
-    assert run.code == 0, run.err
+    run = apart(*words[1:], cwd=desk)
+    assert run.returncode == 0, run.stderr

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -47,8 +45,9 @@ def test_bundled_clips(transcriber, clip):
     assert wer.score([reference], [heard]).wer <= 34, heard
 
 
-def test_the_demo_command_prints_transcripts_and_decisions():
-    run = subprocess.run([sys.executable, "-m", "melcli", "transcribe", *map(str, CLIPS)], capture_output=True, text=True, check=True)
+def test_the_demo_command_prints_transcripts_and_decisions(apart):
+    run = apart("transcribe", *CLIPS)
+    assert run.returncode == 0, run.stderr
     assert len(run.stdout.strip().splitlines()) == len(CLIPS)
     for word in ("device", "dtype", "model", "attention", "mel"):
         assert word in run.stderr

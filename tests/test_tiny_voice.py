@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,18 +25,14 @@ ASSETS = Path(registry.__file__).parent / "assets"
 LIMIT = 8.3
 
 
-def melcli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "melcli", *arguments], cwd=cwd, capture_output=True, text=True, timeout=400, check=False)
-
-
 def test_they_are_small() -> None:
     sizes = {name: sum(path.stat().st_size for path in (ASSETS / name).rglob("*")) for name in ("tiny-voice", "tiny-vocoder")}
     assert sizes["tiny-voice"] < 25e6 and sizes["tiny-vocoder"] < 15e6
 
 
-def test_it_speaks_at_once_and_the_same_again(tmp_path: Path) -> None:
+def test_it_speaks_at_once_and_the_same_again(apart: Callable[..., Any], tmp_path: Path) -> None:
     for name in ("hello.wav", "again.wav"):
-        run = melcli("synthesize", "hello world", "-o", name, "--offline", cwd=tmp_path)
+        run = apart("synthesize", "hello world", "-o", name, "--offline", cwd=tmp_path)
         assert run.returncode == 0, run.stderr
     assert "tiny-voice" in run.stderr and "tiny-vocoder" in run.stderr
     wave_S = io.load(tmp_path / "hello.wav", 16000)
@@ -44,25 +40,26 @@ def test_it_speaks_at_once_and_the_same_again(tmp_path: Path) -> None:
     assert (tmp_path / "hello.wav").read_bytes() == (tmp_path / "again.wav").read_bytes()
 
 
-def test_a_word_that_it_says_wrong_can_be_told(tmp_path: Path) -> None:
+def test_a_word_that_it_says_wrong_can_be_told(apart: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("zzyx\tˈʌnɪɹ\n", encoding="utf-8")
     (tmp_path / "odd.txt").write_text("zzyx\tщ\n", encoding="utf-8")
     for name, options in (("spelled", []), ("told", ["--lexicon", "mine.txt"]), ("odd", ["--lexicon", "odd.txt"])):
-        run = melcli("synthesize", "zzyx", "-o", f"{name}.wav", *options, cwd=tmp_path)
+        run = apart("synthesize", "zzyx", "-o", f"{name}.wav", *options, cwd=tmp_path)
         assert (run.returncode == 0) == (name != "odd"), run.stderr
     assert "'zzyx' sounds like 'щ', and this voice knows the sounds" in run.stderr
     assert (tmp_path / "spelled.wav").read_bytes() != (tmp_path / "told.wav").read_bytes() and not (tmp_path / "odd.wav").exists()
 
 
-def test_unseen_sentences(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", [20, pytest.param(50, marks=pytest.mark.slow)])
+def test_unseen_sentences(apart: Callable[..., Any], tmp_path: Path, limit: int) -> None:
     """No loop, no early stop; the length is that of people who read aloud, within a fifth."""
     if importlib.util.find_spec("pocketsphinx") is None:
         pytest.skip("pocketsphinx, which listens, is not installed")
-    run = melcli("score", "--task", "tts", "--model", "tiny-voice", "-f", "json", cwd=tmp_path)
+    run = apart("score", "--task", "tts", "--model", "tiny-voice", "-f", "json", "--limit", limit, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)["sets"]["unseen-en"]
     speech = found["speech"]
-    assert found["utterances"] == 50 and found["wer"] <= LIMIT, found["wer"]
+    assert found["utterances"] == limit and found["wer"] <= LIMIT, found["wer"]
     assert speech["loops"] == 0 and speech["cut_off"] == 0 and 0.8 <= speech["length"] <= 1.2
     assert speech["longest_pause"] < 0.6 and speech["lead"] < 0.3 and speech["tail"] < 0.3
 

@@ -19,11 +19,6 @@ CLIP = next(iter(sorted((Path(registry.__file__).parent / "assets" / "clips").gl
 pytestmark = pytest.mark.skipif(CLIP is None, reason="needs the bundled clip")
 
 
-def melcli(*arguments: object, cwd: Path | None = None, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
-    run = subprocess.run([sys.executable, "-m", "melcli", *map(str, arguments)], input=stdin, capture_output=True, cwd=cwd, timeout=120, check=False)
-    return subprocess.CompletedProcess(run.args, run.returncode, run.stdout.decode(), run.stderr.decode())
-
-
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory) -> Path:
     """A folder of everything that goes wrong beside two files that do not."""
@@ -43,8 +38,8 @@ def bad(tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_folder_of_bad_files_loses_nothing(bad):
-    run = melcli("transcribe", bad, bad / "missing.wav", "-f", "json", "-q")
+def test_a_folder_of_bad_files_loses_nothing(apart, bad):
+    run = apart("transcribe", bad, bad / "missing.wav", "-f", "json", "-q")
     assert run.returncode == 1
     found = {Path(item["audio"]).name: item for item in json.loads(run.stdout)}
     assert set(found) == {"good.wav", "zeros.wav", "six.wav"}
@@ -66,33 +61,34 @@ def test_a_folder_of_bad_files_loses_nothing(bad):
         assert any(word in line for word in reason.split("|")), line
 
 
-def test_a_folder_without_audio(tmp_path):
+def test_a_folder_without_audio(apart, tmp_path):
     (tmp_path / "notes.txt").write_text("nothing to hear")
-    run = melcli("transcribe", tmp_path)
+    run = apart("transcribe", tmp_path)
     assert run.returncode == 1
     assert "audio" in run.stderr
     assert "Traceback" not in run.stderr
 
 
-def test_audio_on_standard_input():
-    run = melcli("transcribe", "-", "-q", stdin=CLIP.read_bytes())
+def test_audio_on_standard_input(apart):
+    command = [sys.executable, "-m", "melcli", "transcribe", "-", "-q"]
+    run = subprocess.run(command, input=CLIP.read_bytes(), capture_output=True, timeout=120, check=False)
     assert run.returncode == 0
-    assert run.stdout.strip() == melcli("transcribe", CLIP, "-q").stdout.strip() != ""
+    assert run.stdout.decode().strip() == apart("transcribe", CLIP, "-q").stdout.strip() != ""
 
 
-def test_a_broken_manifest_line_is_named(tmp_path):
+def test_a_broken_manifest_line_is_named(apart, tmp_path):
     shutil.copy(CLIP, tmp_path / "a.wav")
     (tmp_path / "m.jsonl").write_text('{"audio": "a.wav", "text": "x"}\n{"audio": \n')
-    run = melcli("score", "--manifest", tmp_path / "m.jsonl")
+    run = apart("score", "--manifest", tmp_path / "m.jsonl")
     assert run.returncode == 2
     assert "m.jsonl:2" in run.stderr
     assert len([line for line in run.stderr.splitlines() if line.startswith("error")]) == 1
 
 
-def test_a_manifest_scores_and_names_what_failed(tmp_path):
+def test_a_manifest_scores_and_names_what_failed(apart, tmp_path):
     shutil.copy(CLIP, tmp_path / "a.wav")
     (tmp_path / "m.jsonl").write_text('{"audio": "a.wav", "text": "some words"}\n{"audio": "gone.wav", "text": "x"}\n')
-    run = melcli("score", "--manifest", tmp_path / "m.jsonl", "-f", "json")
+    run = apart("score", "--manifest", tmp_path / "m.jsonl", "-f", "json")
     assert run.returncode == 1
     score = json.loads(run.stdout)["sets"]["m"]
     assert score["utterances"] == 1
@@ -112,9 +108,9 @@ def test_a_manifest_scores_and_names_what_failed(tmp_path):
         (["featurize", "nowhere:at-all", "-o", "out"], "nowhere"),
     ],
 )
-def test_usage_mistakes_are_one_line(arguments, message, tmp_path):
+def test_usage_mistakes_are_one_line(apart, arguments, message, tmp_path):
     shutil.copy(CLIP, tmp_path / "x.wav")
-    run = melcli(*arguments, cwd=tmp_path)
+    run = apart(*arguments, cwd=tmp_path)
     assert run.returncode == 2, run.stderr
     assert message in run.stderr
     assert "Traceback" not in run.stderr
