@@ -128,20 +128,42 @@ def alone(folder: Path, who: str) -> Iterator[None]:
 @contextmanager
 def _held(folder: Path, who: str) -> Iterator[None]:
     try:
-        import fcntl
-
         held = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):  # Windows; a folder that may be written but not listed
+    except OSError:  # Windows; a folder that may be written but not listed
         yield
         return
+    with locked(held, f"-o {folder}: another {who} is writing there; wait for it, or give another folder"):
+        yield
+
+
+_locks: set[int] = set()
+
+
+def _let_go() -> None:
+    """A lock is of the process that took it: through a worker that was forked from it, it would outlive that process."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
+@contextmanager
+def locked(descriptor: int, otherwise: str) -> Iterator[None]:
+    """Inside, no other process can lock that open file or folder; it is closed afterwards. Raises UsageError(otherwise) where one holds it."""
+    _locks.add(descriptor)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(held)
-        raise UsageError(f"-o {folder}: another {who} is writing there; wait for it, or give another folder") from None
-    except OSError:  # a file system without locks
-        pass
-    try:
+        try:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(otherwise) from None
+        except (ImportError, OSError):  # Windows; a file system without locks
+            pass
         yield
     finally:
-        os.close(held)
+        if descriptor in _locks:  # no longer in a process that was forked meanwhile
+            _locks.remove(descriptor)
+            os.close(descriptor)

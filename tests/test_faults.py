@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,6 +144,24 @@ def hears(folder: str) -> None:
     waves = [0.1 * torch.randn(16000 * 12, generator=generator) for _ in range(16)]
     found = {i: one.text for batch in SpeechLMRecogniser(model, processor).recognise(waves) for i, one in batch.items()}
     print([found[i] for i in range(len(waves))])
+
+
+def test_a_folder_is_held_by_the_process_and_not_by_its_workers(tmp_path: Path) -> None:
+    """What a killed training forked to load its data lives a little longer, and holds nothing."""
+    with alone(tmp_path / "out", "run"):
+        forking = multiprocessing.get_context("fork")
+        ready = forking.Event()
+        worker = forking.Process(target=lambda: (ready.set(), time.sleep(60)))
+        worker.start()
+        ready.wait(60)
+    try:
+        with alone(tmp_path / "out", "run"):
+            pass
+        with alone(tmp_path / "out", "run"), pytest.raises(UsageError, match="another run is writing there"), alone(tmp_path / "out", "run"):
+            pass
+    finally:
+        worker.kill()
+        worker.join()
 
 
 def test_memory_that_does_not_hold_a_batch_is_met_by_halves(server: Server, inputs: Path) -> None:

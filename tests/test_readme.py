@@ -61,9 +61,15 @@ def test_readme_command(command, desk, apart, request, tmp_path):
         shared = request.getfixturevalue("shared_data")
         words = [f"data.root={shared}" if word.startswith("data.root=") else word for word in words]
         words += [] if "--dry-run" in words else ["--dry-run"]
-        if words[1] == "finetune":  # a small model stands in for the one by name, and a batch that fits a test for its batch
+        if words[1] == "finetune":  # a small model stands in for the one by name, and what fits a test for its batch and its data
             words[words.index("--from") + 1] = str(qwen3(tmp_path / "llm"))
-            words += ["train.tokens_per_batch=512", "train.row_tokens=512", "model.speech_input.channels=8"]
+            words += ["data.train.0.source=librispeech:train-clean-100?limit=20"]
+            words += [
+                "train.tokens_per_batch=512",
+                "train.row_tokens=512",
+                "model.speech_input.channels=8",
+                "data.train.0.source=librispeech:train-clean-100?limit=20",
+            ]
     elif ".." in command or ("librispeech:" in command and words[1] == "score"):
         pytest.skip("scores real recordings, which tests/test_tiny_en.py does on fewer")
     elif words[1] == "serve":

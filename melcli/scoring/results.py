@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from melcli.data.rows import MOST_SECONDS, read_lines
 from melcli.errors import ManifestError, UsageError, WriteError
-from melcli.files import write_text
+from melcli.files import locked, write_text
 from melcli.untrusted import parse_json
 
 HYPOTHESIS_KEYS = ("pred_text", "hyp")
@@ -173,24 +173,13 @@ def repair(path: Path) -> bool:
 @contextmanager
 def claim(path: Path) -> Iterator[None]:
     """Keep other runs off a result file; the claim ends with this process, whatever ends it. Raises UsageError where another run has it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
     beside = path.with_name(f".{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = beside.open("ab")
+        lock = os.open(beside, os.O_WRONLY | os.O_CREAT, 0o644)
     except OSError as error:
         raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{path}: another run is writing to it; wait until it ends, or give another -o.") from None
-        except OSError:  # a network file system without locks
-            pass
+    with locked(lock, f"{path}: another run is writing to it; wait until it ends, or give another -o."):
         try:
             yield
         finally:

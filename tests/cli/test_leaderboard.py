@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,16 +34,10 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(apart: Callable[..., Any], mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The result files of tiny-en on all of them, made by the command itself, and what it printed."""
     folder = tmp_path_factory.mktemp("finished")
-    ran = subprocess.run(
-        [sys.executable, "-m", "melcli", "score", "--set", "openasr", "--root", mirror, *PLAIN, "--csv", "row.csv", "-f", "json", "-q"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = apart("score", "--set", "openasr", "--root", mirror, *PLAIN, "--csv", "row.csv", "-f", "json", "-q", cwd=folder)
     assert ran.returncode == 0, ran.stderr
     (folder / "printed.json").write_text(ran.stdout)
     return folder
@@ -116,9 +111,9 @@ def test_files_are_scored_without_a_model(melcli: Melcli, made: Path, finished: 
     assert whole.code == 0 and whole.out == ran.out
 
 
-def test_killed_and_gone_on_with(finished: Path, mirror: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "melcli", "score", "--set", "openasr", "--root", str(mirror), *PLAIN, "-f", "json", "-q", "-o", "out"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def test_killed_and_gone_on_with(apart: Callable[..., Any], finished: Path, mirror: Path, tmp_path: Path) -> None:
+    arguments = ["score", "--set", "openasr", "--root", str(mirror), *PLAIN, "-f", "json", "-q", "-o", "out"]
+    process = subprocess.Popen([sys.executable, "-m", "melcli", *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while process.poll() is None and len(list(tmp_path.glob("out/*.jsonl"))) < 3:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
@@ -126,7 +121,7 @@ def test_killed_and_gone_on_with(finished: Path, mirror: Path, tmp_path: Path) -
     begun = texts_by_line(tmp_path / "out")
     with max((tmp_path / "out").glob("*.jsonl")).open("ab") as file:
         file.write(b'{"audio_filepath": "torn", "te')
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    ran = apart(*arguments, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert texts(tmp_path / "out") == texts(finished / "results") and rates(ran.stdout) == rates((finished / "printed.json").read_text())
     after = {line for kept in texts_by_line(tmp_path / "out").values() for line in kept}

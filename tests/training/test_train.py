@@ -71,9 +71,9 @@ def command(recipe_file: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "melcli", "train", str(recipe_file), "-o", str(out), *more]
 
 
-def test_a_killed_and_resumed_training_is_an_uninterrupted_one(recipe_file, tmp_path):
+def test_a_killed_and_resumed_training_is_an_uninterrupted_one(apart, recipe_file, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    whole = subprocess.run(command(recipe_file, tmp_path / "whole"), env=environment, capture_output=True, text=True, timeout=300, check=False)
+    whole = apart("train", recipe_file, "-o", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     assert "padding" in whole.stderr
     assert "data wait" in whole.stderr
@@ -86,12 +86,10 @@ def test_a_killed_and_resumed_training_is_an_uninterrupted_one(recipe_file, tmp_
     running.send_signal(signal.SIGKILL)
     running.wait()
     assert not (tmp_path / "cut" / "model").exists()
-    again = subprocess.run(command(recipe_file, tmp_path / "cut"), env=environment, capture_output=True, text=True, timeout=300, check=False)
+    again = apart("train", recipe_file, "-o", tmp_path / "cut")
     assert again.returncode == 2
     assert "holds a run already: add --resume auto" in again.stderr
-    resumed = subprocess.run(
-        command(recipe_file, tmp_path / "cut", "--resume", "auto"), env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    resumed = apart("train", recipe_file, "-o", tmp_path / "cut", "--resume", "auto")
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming from" in resumed.stderr
     assert losses(tmp_path / "whole", 12) == losses(tmp_path / "cut", 12)

@@ -80,13 +80,6 @@ def command(recipe_file: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "melcli", "train", str(recipe_file), "-o", str(out), *more]
 
 
-def run(*arguments: object, check: bool = True) -> subprocess.CompletedProcess:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([str(a) for a in arguments], env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert not check or done.returncode == 0, done.stderr
-    return done
-
-
 def wait_for(path: Path, process: subprocess.Popen) -> None:
     deadline = time.time() + 200
     while not path.exists():
@@ -94,8 +87,8 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
-def test_a_killed_and_resumed_training_is_an_uninterrupted_one(recipe_file, tmp_path):
-    whole = run(*command(recipe_file, tmp_path / "whole"))
+def test_a_killed_and_resumed_training_is_an_uninterrupted_one(apart, recipe_file, tmp_path):
+    whole = apart("train", recipe_file, "-o", tmp_path / "whole")
     assert whole.stdout.strip() == str(tmp_path / "whole" / "model")
     assert "data wait" in whole.stderr and "voices.jsonl?limit=2 mel error" in whole.stderr
     cut = tmp_path / "cut"
@@ -103,8 +96,8 @@ def test_a_killed_and_resumed_training_is_an_uninterrupted_one(recipe_file, tmp_
     wait_for(cut / "checkpoints" / "checkpoint-4" / "complete", process)
     process.kill()
     process.wait(60)
-    resumed = run(*command(recipe_file, cut, "--resume", "auto"))
-    assert "resuming from" in resumed.stderr
+    resumed = apart("train", recipe_file, "-o", cut, "--resume", "auto")
+    assert resumed.returncode == 0 and "resuming from" in resumed.stderr
     one, other = (load_file(folder / "model" / "model.safetensors") for folder in (tmp_path / "whole", cut))
     assert all(torch.equal(one[name], other[name]) for name in one)
     states = [load_file(folder / "checkpoints" / "checkpoint-8" / "state.safetensors") for folder in (tmp_path / "whole", cut)]
@@ -159,15 +152,15 @@ def test_the_adversarial_stage_runs_and_resumes(recipe_file, tmp_path):
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_dry_run_and_smoke(recipe_file, tmp_path):
-    dry = run(*command(recipe_file, tmp_path / "dry", "--dry-run"))
-    assert "one step went through" in dry.stderr and "parameters; sees" in dry.stderr
+def test_dry_run_and_smoke(apart, recipe_file, tmp_path):
+    dry = apart("train", recipe_file, "-o", tmp_path / "dry", "--dry-run")
+    assert dry.returncode == 0 and "one step went through" in dry.stderr and "parameters; sees" in dry.stderr
     assert not (tmp_path / "dry").exists()
-    smoke = run(*command(recipe_file, tmp_path / "smoke", "--smoke", "2", "data.eval=[]"))
-    assert "step 2/8" in smoke.stderr and "step 3/8" not in smoke.stderr
+    smoke = apart("train", recipe_file, "-o", tmp_path / "smoke", "--smoke", "2", "data.eval=[]")
+    assert smoke.returncode == 0 and "step 2/8" in smoke.stderr and "step 3/8" not in smoke.stderr
     record = json.loads((tmp_path / "smoke" / "model" / "training.json").read_text())
     assert (record["steps"], record["of"]) == (2, 8)
-    again = run(*command(recipe_file, tmp_path / "smoke"), check=False)
+    again = apart("train", recipe_file, "-o", tmp_path / "smoke")
     assert again.returncode == 2 and "holds a run already: add --resume auto" in again.stderr
 
 
