@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import sys
 import types
@@ -237,7 +238,7 @@ def test_beam(melcli: Melcli, transcriber: FakeTranscriber, talks: Path) -> None
 
 
 def test_plots_need_matplotlib(melcli: Melcli, calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     ran = melcli("featurize", "digits", "-o", "out", "--plot")
     assert ran.code == 2 and "pip install 'melcli[plot]'" in ran.err and calls == []
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from melcli.cli_reply import Asked, Done, run
+from melcli.cli.reply import Asked, Done, run
 from melcli.errors import UsageError
 
 Continue = Annotated[

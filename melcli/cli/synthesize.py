@@ -1,4 +1,4 @@
-"""`melcli synthesize`: its options, what becomes of a text, of a file of them, and of a pipe. What it does to recordings is in cli_continue.py."""
+"""`melcli synthesize`: its options, what becomes of a text, of a file of them, and of a pipe. What it does to recordings is in continuation.py."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from melcli import cli_continue, console
-from melcli.cli_options import Device, Dtype, Offline, Quiet, Verbose, finish, prepare
-from melcli.cli_reply import MaxSeconds, Recursive
+from melcli import console
+from melcli.cli import continuation
+from melcli.cli.options import Device, Dtype, Offline, Quiet, Verbose, finish, prepare
+from melcli.cli.reply import MaxSeconds, Recursive
 from melcli.errors import AudioError, CheckpointError, DiskFull, UsageError, WriteError
 from melcli.files import alone
 
@@ -58,8 +59,8 @@ def synthesize(
         str | None, typer.Option(metavar="MODEL", help="The recogniser of --check, which this turns on.  [default: tiny-en]")
     ] = None,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out rows whose audio is in the folder already.")] = False,
-    prompts: cli_continue.Continue = None,
-    with_prompt: cli_continue.WithPrompt = None,
+    prompts: continuation.Continue = None,
+    with_prompt: continuation.WithPrompt = None,
     max_seconds: MaxSeconds = None,
     recursive: Recursive = False,
     device: Device = "auto",
@@ -82,10 +83,10 @@ def synthesize(
     common = {"device": device, "dtype": dtype, "offline": offline}
     if prompts:
         texts = {"TEXT": text, "--text-file": text_file, "--voice": voice, "--voice-text": voice_text, "--lexicon": lexicon}
-        name = cli_continue.check(model, out, texts)
+        name = continuation.check(model, out, texts)
         _check_listener(listener, out, offline)
         voicing = {"vocoder": vocoder, "temperature": temperature, "seed": seed, "max_seconds": max_seconds}
-        done = cli_continue.go_on(prompts, name, out, with_prompt, plot, recursive, skip_existing, voicing | common)
+        done = continuation.go_on(prompts, name, out, with_prompt, plot, recursive, skip_existing, voicing | common)
         if listener is not None and done.spoken:
             _listen(listener, done.spoken, common)
         finish(done.failed, done.total)

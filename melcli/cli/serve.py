@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from melcli import console
-from melcli.cli_options import BatchSize, Beams, Device, Dtype, Offline, Quiet, Verbose, batch_size_of, prepare
+from melcli.cli.options import BatchSize, Beams, Device, Dtype, Offline, Quiet, Verbose, batch_size_of, prepare
 from melcli.errors import UsageError
 
 NEEDED = ("starlette", "uvicorn", "python_multipart")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from melcli import console
-from melcli.cli_options import Offline, Quiet, Verbose, prepare
+from melcli.cli.options import Offline, Quiet, Verbose, prepare
 
 
 def doctor(

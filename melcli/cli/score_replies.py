@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from melcli import cli_score_aloud, console
-from melcli.cli_score_aloud import RECOGNISER, show
+from melcli import console
+from melcli.cli import score_aloud
+from melcli.cli.score_aloud import RECOGNISER, show
 from melcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def task_of(asked: str | None, sets: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked(cli_score_aloud.Asked):
+class Asked(score_aloud.Asked):
     """What was asked for; None where an option was not given."""
 
     task: str

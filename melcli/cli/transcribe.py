@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from melcli import console
-from melcli.cli_options import BatchSize, Beams, CtcWeight, Device, Dtype, Offline, Quiet, Ray, Verbose, batch_size_of, finish, prepare, recogniser
+from melcli.cli.options import BatchSize, Beams, CtcWeight, Device, Dtype, Offline, Quiet, Ray, Verbose, batch_size_of, finish, prepare, recogniser
 from melcli.errors import UsageError
 
 TIMED = ("srt", "vtt", "tsv")  # formats that are nothing without times

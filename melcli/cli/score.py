@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from melcli import cli_score_aloud, cli_score_replies, cli_score_tts, console
-from melcli.cli_options import (
+from melcli import console
+from melcli.cli import score_aloud, score_replies, score_tts
+from melcli.cli.options import (
     BatchSize,
     Beams,
     CtcWeight,
@@ -25,7 +26,7 @@ from melcli.cli_options import (
     finish,
     prepare,
 )
-from melcli.cli_options import recogniser as recogniser_of
+from melcli.cli.options import recogniser as recogniser_of
 from melcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,19 +63,19 @@ def score(
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for report.html, report.md and summary.json.")] = None,
     worst: Annotated[int, typer.Option(min=0, metavar="N", help="Also show the N worst utterances of each set, word by word.")] = 0,
-    task: cli_score_aloud.Task = None,
-    spoken: cli_score_aloud.Spoken = None,
-    recogniser: cli_score_aloud.Recogniser = None,
-    similarity: cli_score_aloud.Similarity = None,
-    mos: cli_score_tts.Mos = None,
-    prompts: cli_score_tts.Prompts = None,
-    reference: cli_score_tts.Reference = None,
-    vocoder: cli_score_aloud.Vocoder = None,
-    temperature: cli_score_aloud.Temperature = None,
-    seed: cli_score_aloud.Seed = None,
-    voice: cli_score_replies.Voice = None,
-    written: cli_score_replies.Written = None,
-    lm: cli_score_replies.LanguageModel = None,
+    task: score_aloud.Task = None,
+    spoken: score_aloud.Spoken = None,
+    recogniser: score_aloud.Recogniser = None,
+    similarity: score_aloud.Similarity = None,
+    mos: score_tts.Mos = None,
+    prompts: score_tts.Prompts = None,
+    reference: score_tts.Reference = None,
+    vocoder: score_aloud.Vocoder = None,
+    temperature: score_aloud.Temperature = None,
+    seed: score_aloud.Seed = None,
+    voice: score_replies.Voice = None,
+    written: score_replies.Written = None,
+    lm: score_replies.LanguageModel = None,
     skip_layers: Annotated[
         str | None,
         typer.Option(metavar="all|LAYERS", help="How much each layer matters to speech: score again with each of 0-31, say, skipped in turn."),
@@ -101,7 +102,7 @@ def score(
     melcli score --set llama-questions --model runs/spectron-qa
     """
     prepare(quiet, verbose, offline)
-    task = cli_score_replies.task_of(task, sets or [])
+    task = score_replies.task_of(task, sets or [])
     aloud = ("tts", "answer", "continue")
     of_task = {"--compare": (compare, ("asr",)), "--skip-layers": (skip_layers, ("asr",)), "--ray": (ray, ("asr",))}
     of_task |= {"--allow-missing": (allow_missing, ("asr",)), "--devices": (devices > 1, ("asr", "tts"))}
@@ -109,7 +110,7 @@ def score(
     of_task |= {"--mos": (mos, ("tts",)), "--prompts": (prompts, ("tts",)), "--reference": (reference, ("tts",)), "--vocoder": (vocoder, aloud)}
     of_task |= {"--temperature": (temperature is not None, aloud), "--seed": (seed is not None, aloud)}
     of_task |= {"--voice": (voice, ("answer",)), "--written": (written, ("answer",)), "--lm": (lm, ("continue",))}
-    cli_score_aloud.refuse(task, of_task)
+    score_aloud.refuse(task, of_task)
     from melcli import launch, ray_pool
     from melcli.score import COLUMNS
     from melcli.score import score as run
@@ -148,10 +149,10 @@ def score(
         given |= {"format": format, "device": device, "dtype": dtype, "root": root, "offline": offline}
         if task == "tts":
             given |= {"sets": sets or [], "manifests": manifest or [], "mos": mos, "prompts": prompts, "reference": reference}
-            finish(*cli_score_tts.run(cli_score_tts.Asked(**given), load))
+            finish(*score_tts.run(score_tts.Asked(**given), load))
         else:
             given |= {"task": task, "sources": [*(sets or []), *(manifest or [])], "voice": voice, "written": written, "lm": lm}
-            finish(*cli_score_replies.run(cli_score_replies.Asked(**given), load))
+            finish(*score_replies.run(score_replies.Asked(**given), load))
         return
     if len(model or []) > 1:
         from melcli.transcribe import Transcriber

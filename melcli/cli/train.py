@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melcli import console, interrupts
-from melcli.cli_options import Offline, Quiet, Verbose, finish, prepare
+from melcli.cli.options import Offline, Quiet, Verbose, finish, prepare
 from melcli.errors import UsageError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from melcli.cli_options import Device, Dtype, Offline, Quiet, Verbose, finish, prepare
-from melcli.cli_reply import Asked, MaxSeconds, Recursive, run
+from melcli.cli.options import Device, Dtype, Offline, Quiet, Verbose, finish, prepare
+from melcli.cli.reply import Asked, MaxSeconds, Recursive, run
 
 
 def answer(

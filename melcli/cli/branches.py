@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from melcli import console
-from melcli.cli_options import Device, Dtype, Offline, Quiet, Root, Verbose, finish, prepare
+from melcli.cli.options import Device, Dtype, Offline, Quiet, Root, Verbose, finish, prepare
 from melcli.errors import UsageError
 
 

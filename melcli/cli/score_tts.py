@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from melcli import cli_score_aloud, console
-from melcli.cli_score_aloud import PROTOCOL, RECOGNISER, show
+from melcli import console
+from melcli.cli import score_aloud
+from melcli.cli.score_aloud import PROTOCOL, RECOGNISER, show
 from melcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ Reference = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked(cli_score_aloud.Asked):
+class Asked(score_aloud.Asked):
     """What was asked for; None where an option was not given."""
 
     sets: Sequence[str]
