@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from melcli.audio.segment import Cutter, Piece
 from melcli.data.load import stream_utterance
@@ -91,7 +92,7 @@ def windows(items: Iterable[AudioInput], rate: int, cutter: Callable[[], Cutter]
         hearing, cut, count = Hearing(item), cutter(), 0
         error = None
         try:
-            for piece in pieces(item, rate, cut):
+            for piece in chain.from_iterable(steps(item, rate, cut)):
                 window.pieces.append((hearing, count, piece))
                 window.seconds += piece.end - piece.start if piece.wave_S is not None else 0.0
                 count += 1
@@ -108,13 +109,12 @@ def windows(items: Iterable[AudioInput], rate: int, cutter: Callable[[], Cutter]
         yield window
 
 
-def pieces(item: AudioInput, rate: int, cut: Cutter) -> Iterator[Piece]:
-    """The pieces of an input, in order, while it is read. Raises AudioError where it cannot be read to its end."""
+def steps(item: AudioInput, rate: int, cut: Cutter) -> Iterator[list[Piece]]:
+    """The pieces of an input, in order, while it is read: those that each block of it completes, which may be none. Raises AudioError where it cannot
+    be read to its end."""
     for wave_S in item.blocks(rate) if item.blocks else stream_utterance(item.utterance, rate):
-        for piece in cut.push(wave_S):
-            yield _owned(piece)
-    for piece in cut.finish():
-        yield _owned(piece)
+        yield [_owned(piece) for piece in cut.push(wave_S)]
+    yield [_owned(piece) for piece in cut.finish()]
 
 
 def _owned(piece: Piece) -> Piece:
