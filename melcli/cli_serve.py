@@ -109,4 +109,6 @@ def _key(given: str | None) -> str | None:
         key = Path(given[1:]).read_text(encoding="utf-8").strip()
     if key == "":
         raise UsageError("--api-key: is empty.")
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise UsageError("--api-key: clients can send letters, figures and signs of ASCII only, in one line.")
     return key
