@@ -15,7 +15,8 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".aa
 
 
 def walk(folder: Path) -> list[str]:
-    """Paths of all files below a folder, relative to it, sorted; hidden files and folders are left out."""
+    """Paths of all files below a folder, relative to it, sorted; hidden files and folders are left out, and pipes named like audio, which would be
+    waited for."""
     found: list[str] = []
     seen: set[str] = set()
     for base, folders, files in os.walk(folder, followlinks=True):
@@ -26,7 +27,8 @@ def walk(folder: Path) -> list[str]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inside = os.path.relpath(base, folder)
-        found.extend(name if inside == "." else os.path.join(inside, name) for name in files if not name.startswith("."))
+        files = [name for name in files if not (name.startswith(".") or (is_audio(name) and Path(base, name).is_fifo()))]
+        found.extend(name if inside == "." else os.path.join(inside, name) for name in files)
     return sorted(found)
 
 
