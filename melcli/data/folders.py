@@ -133,6 +133,8 @@ def read_folder(folder: Path) -> list[Utterance]:
     if (folder / "metadata.csv").is_file() and (folder / "wavs").is_dir():
         return read_ljspeech(folder)
     files = walk(folder)
+    if odd := next((name for name in files if is_audio(name) and name.encode(errors="ignore").decode() != name), None):
+        raise ManifestError(f"{folder}: the name {odd!a} is not UTF-8; rename the file")
     if any(name.endswith(".trans.txt") for name in files):
         utterances = read_librispeech(folder, files)
     elif any(name.endswith(".normalized.txt") for name in files):
