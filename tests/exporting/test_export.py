@@ -126,6 +126,8 @@ def test_a_voice_that_reads_sounds(tmp_path: Path) -> None:
     done = export("tiny-voice", tmp_path / "voice")
     assert list(map(str, done.compared)) == ["20 of 20 texts' logits the same", "5 of 5 sentences said the same"]
     assert (tmp_path / "voice" / "LICENSE-cmudict.txt").is_file()
+    card = (tmp_path / "voice" / "README.md").read_text()
+    assert "melcli synthesize" in card and "melcli transcribe" not in card  # it cannot hear
     ours, theirs = (AutoProcessor.from_pretrained(folder).lexicon.words for folder in (checkpoint.resolve("tiny-voice"), tmp_path / "voice"))
     assert ours == theirs and len(ours) > 100_000
     assert AutoProcessor.from_pretrained(checkpoint.resolve("tiny-en")).lexicon is None
