@@ -122,6 +122,18 @@ def test_a_client_that_hangs_up_and_a_batch_that_fails() -> None:
         assert served.client().audio.transcriptions.create(model="tiny-en", file=DIGITS).text == TEXTS[DIGITS]
 
 
+def test_a_text_that_fails_is_over() -> None:
+    """Its passages are made as they are wanted: what fails there must not be asked again and again."""
+    with running(heard={}) as served:
+        mouth = served.server.desks.mouths["tiny-voice"]
+        items = mouth.synthesizer.items
+        mouth.synthesizer.items = lambda request: (1 / 0 for _ in [request])
+        assert served.say(model="tiny-voice", input="Hello.").status == 500
+        assert mouth.idle
+        mouth.synthesizer.items = items
+        assert served.say(model="tiny-voice", input="Hello.").status == 200
+
+
 def test_counts_as_prometheus_reads_them() -> None:
     metrics = Metrics()
     metrics.gauges |= {"melcli_ready": lambda: 1.0, "melcli_requests_under_way": lambda: 0.0}
