@@ -95,8 +95,11 @@ def write_text(path: Path, text: str) -> None:
 def put_in_place(partial: Path, folder: Path) -> None:
     """Have a folder that was written under another name take its own, and what was there before go.
 
+    Whoever may list the folder may read what safetensors wrote for its owner alone.
     Killed in between, neither is there under its own name, never a mixture. Raises OSError.
     """
+    for path in partial.rglob("*.safetensors"):
+        path.chmod(partial.stat().st_mode & 0o666)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

@@ -6,7 +6,10 @@ Shapes: S samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
+from itertools import chain
+from threading import Thread
 
 from melcli.audio.segment import Cutter, Piece
 from melcli.data.load import stream_utterance
@@ -16,6 +19,7 @@ from melcli.models.recogniser import Recognised, Word
 from melcli.transcripts import Segment, Transcript
 
 WINDOW_PIECES = 256
+LEAVE_SECONDS = 2.0
 NEAR_SECONDS = 0.2  # from an end of a segment, which is exact, to that of a word, which is not
 
 
@@ -91,7 +95,7 @@ def windows(items: Iterable[AudioInput], rate: int, cutter: Callable[[], Cutter]
         hearing, cut, count = Hearing(item), cutter(), 0
         error = None
         try:
-            for piece in pieces(item, rate, cut):
+            for piece in chain.from_iterable(steps(item, rate, cut)):
                 window.pieces.append((hearing, count, piece))
                 window.seconds += piece.end - piece.start if piece.wave_S is not None else 0.0
                 count += 1
@@ -108,13 +112,39 @@ def windows(items: Iterable[AudioInput], rate: int, cutter: Callable[[], Cutter]
         yield window
 
 
-def pieces(item: AudioInput, rate: int, cut: Cutter) -> Iterator[Piece]:
-    """The pieces of an input, in order, while it is read. Raises AudioError where it cannot be read to its end."""
+def ahead(made: Iterator[Window]) -> Iterator[Window]:
+    """What an iterator gives, the next made by a thread while one is used.
+
+    At the end, or when a signal ends it, the thread gets LEAVE_SECONDS and is left behind then: it may stand in a read of a pipe that never ends.
+    """
+    coming = _coming(made)
+    try:
+        while (window := coming.result()) is not None:
+            coming = _coming(made)
+            yield window
+    finally:
+        wait([coming], LEAVE_SECONDS)
+
+
+def _coming(made: Iterator[Window]) -> Future[Window | None]:
+    found: Future[Window | None] = Future()
+
+    def make() -> None:
+        try:
+            found.set_result(next(made, None))
+        except BaseException as error:  # for whoever waits
+            found.set_exception(error)
+
+    Thread(target=make, name="melcli-reading", daemon=True).start()
+    return found
+
+
+def steps(item: AudioInput, rate: int, cut: Cutter) -> Iterator[list[Piece]]:
+    """The pieces of an input, in order, while it is read: those that each block of it completes, which may be none. Raises AudioError where it cannot
+    be read to its end."""
     for wave_S in item.blocks(rate) if item.blocks else stream_utterance(item.utterance, rate):
-        for piece in cut.push(wave_S):
-            yield _owned(piece)
-    for piece in cut.finish():
-        yield _owned(piece)
+        yield [_owned(piece) for piece in cut.push(wave_S)]
+    yield [_owned(piece) for piece in cut.finish()]
 
 
 def _owned(piece: Piece) -> Piece:

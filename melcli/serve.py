@@ -23,6 +23,7 @@ import uvicorn
 from melcli import console
 from melcli.errors import UsageError
 from melcli.serving.app import make_app
+from melcli.serving.connection import connection
 from melcli.serving.desks import OWN_VOICE, STOCK_VOICES, Desks
 from melcli.serving.ears import Ears
 from melcli.serving.endpoint import Service
@@ -70,11 +71,11 @@ class Server:
         service = Service(self.desks, options.limits, self.metrics, self._unready, options.api_key)
         self._told_ready = ready
         grace = int(options.limits.seconds) + 5
-        # what goes wrong is said by ourselves
-        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+        for library in ("uvicorn", "python_multipart"):  # what goes wrong is said by ourselves
+            logging.getLogger(library).setLevel(logging.CRITICAL)
         config = uvicorn.Config(
             make_app(service),
-            http="h11",
+            http=connection(options.limits.seconds),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -91,7 +92,8 @@ class Server:
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     def run(self) -> None:
-        """Serve until SIGINT, SIGTERM or `stop`. Raises what loading the models raised."""
+        """Serve until SIGINT, SIGTERM or `stop`. Raises what loading the models raised, and KeyboardInterrupt after a second SIGINT, which breaks off
+        what was accepted."""
         handlers = {}
         if threading.current_thread() is threading.main_thread():  # uvicorn gives a signal on to who had it before: there it ends
             handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -106,6 +108,8 @@ class Server:
                 signal.signal(number, handler)
         if self.worker.failure is not None:
             raise self.worker.failure
+        if self._server.force_exit:
+            raise KeyboardInterrupt
 
     def stop(self) -> None:
         """End `run`, from another thread."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from melcli.audio.vad import load as load_vad
 from melcli.data.utterance import MICROPHONE
 from melcli.errors import UsageError
 from melcli.inputs import AudioInput
-from melcli.listening import Hearing, Window, windows
+from melcli.listening import Hearing, Window, ahead, windows
 from melcli.models import checkpoint
 from melcli.models.hardware import give_back_freed_memory, keep_freed_memory, pick_device, pick_dtype
 from melcli.models.hints import NONE, Hints
@@ -126,21 +125,17 @@ class Transcriber:
         items = list(items)
         live = any(item.utterance.audio == (MICROPHONE,) for item in items)
         most = 0.0 if live else STREAM_SECONDS if heard else LONG_SECONDS if self.network else WINDOW_SECONDS
-        ahead_of = windows(items, rate, self.cutter, most)
-        with ThreadPoolExecutor(1) as pool:
-            ahead: Future[Window | None] = pool.submit(next, ahead_of, None)
-            since = 0.0
-            while window := ahead.result():
-                ahead = pool.submit(next, ahead_of, None)
-                for hearing in self.hear(window):
-                    for segment in hearing.ready() if heard else ():
-                        heard(hearing.item, segment)
-                    if hearing.done:
-                        yield hearing.transcript()
-                since += window.seconds
-                if since >= LONG_SECONDS:
-                    give_back_freed_memory()
-                    since = 0.0
+        since = 0.0
+        for window in ahead(windows(items, rate, self.cutter, most)):
+            for hearing in self.hear(window):
+                for segment in hearing.ready() if heard else ():
+                    heard(hearing.item, segment)
+                if hearing.done:
+                    yield hearing.transcript()
+            since += window.seconds
+            if since >= LONG_SECONDS:
+                give_back_freed_memory()
+                since = 0.0
 
     def hinted(self, hints: Hints) -> Transcriber:
         """The same model, its weights shared, told something else. Raises UsageError for hints that it cannot follow."""

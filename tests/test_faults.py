@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from melcli import listening
+from melcli.data.folders import walk
 from melcli.errors import UsageError
 from melcli.exporting import place as export_place
 from melcli.files import alone
@@ -198,3 +202,31 @@ def test_texts_are_said_in_fewer_at_a_time_where_memory_is_short(monkeypatch: py
     monkeypatch.setattr(speaker, "speak", lambda *_: short(None, [None] * 9, 0))
     with pytest.raises(UsageError, match="too small for this model"):
         voice.speak(["one"])
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[Path]:
+    """One that nobody writes to."""
+    os.mkfifo(tmp_path / "pipe.wav")
+    yield tmp_path / "pipe.wav"
+    os.close(os.open(tmp_path / "pipe.wav", os.O_RDWR))  # whoever still waits goes on
+
+
+def test_a_read_that_never_ends_is_interrupted(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(listening, "LEAVE_SECONDS", 0.1)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            next(listening.ahead(iter(map(open, [pipe]))))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for(pipe: Path) -> None:
+    (pipe.parent / "a.wav").write_bytes(b"")
+    assert walk(pipe.parent) == ["a.wav"]

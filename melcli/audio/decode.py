@@ -97,6 +97,10 @@ def _seekable(source: Source, name: str) -> str | BinaryIO:
     """A path of a regular file, or a file object one can seek in: pipes are read to their end first."""
     if isinstance(source, str | os.PathLike):
         try:
+            name.encode()
+        except UnicodeEncodeError:  # neither a decoder nor a result file takes it
+            raise AudioError(f"{name}: its name is not UTF-8; rename the file") from None
+        try:
             info = os.stat(source)
             if stat.S_ISDIR(info.st_mode):
                 raise AudioError(f"{name}: is a directory, not an audio file")

@@ -27,11 +27,11 @@ def serve(
         str | None, typer.Option(metavar="KEY|@FILE", help="Clients must send this as bearer token; @FILE reads it from a file.")
     ] = None,
     voice: Annotated[list[str], typer.Option(metavar="NAME=FILE", help="A voice that clients may ask for: a recording of 1 to 30 s.")] = [],  # noqa: B006
-    max_upload: Annotated[float, typer.Option(min=0.001, metavar="MB", help="Largest recording.")] = 25,
-    max_seconds: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Longest recording.")] = 3600,
+    max_upload: Annotated[float, typer.Option(min=0.001, max=1e6, metavar="MB", help="Largest recording.")] = 25,
+    max_seconds: Annotated[float, typer.Option(min=1, max=1e6, metavar="SECONDS", help="Longest recording.")] = 3600,
     max_text: Annotated[int, typer.Option(min=1, metavar="N", help="Most characters to speak at a time.")] = 4096,
     queue: Annotated[int, typer.Option(min=1, metavar="N", help="Requests under way at a time; more are told to come again.")] = 128,
-    timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Longest time a request may take.")] = 300,
+    timeout: Annotated[float, typer.Option(min=1, max=1e6, metavar="SECONDS", help="Longest time a request may take.")] = 300,
     beam: Beams = None,
     batch_size: BatchSize = "auto",
     seed: Annotated[int, typer.Option(help="What the voices draw from.")] = 0,
@@ -106,7 +106,9 @@ def _key(given: str | None) -> str | None:
     if given is None or not given.startswith("@"):
         key = given
     else:
-        key = Path(given[1:]).read_text(encoding="utf-8").strip()
+        key = Path(given[1:]).read_text(encoding="utf-8", errors="replace").strip()  # what is no text is refused below
     if key == "":
         raise UsageError("--api-key: is empty.")
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise UsageError("--api-key: clients can send letters, figures and signs of ASCII only, in one line.")
     return key

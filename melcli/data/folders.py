@@ -15,7 +15,8 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".aa
 
 
 def walk(folder: Path) -> list[str]:
-    """Paths of all files below a folder, relative to it, sorted; hidden files and folders are left out."""
+    """Paths of all files below a folder, relative to it, sorted; hidden files and folders are left out, and pipes named like audio, which would be
+    waited for."""
     found: list[str] = []
     seen: set[str] = set()
     for base, folders, files in os.walk(folder, followlinks=True):
@@ -26,7 +27,8 @@ def walk(folder: Path) -> list[str]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inside = os.path.relpath(base, folder)
-        found.extend(name if inside == "." else os.path.join(inside, name) for name in files if not name.startswith("."))
+        files = [name for name in files if not (name.startswith(".") or (is_audio(name) and Path(base, name).is_fifo()))]
+        found.extend(name if inside == "." else os.path.join(inside, name) for name in files)
     return sorted(found)
 
 
@@ -131,6 +133,8 @@ def read_folder(folder: Path) -> list[Utterance]:
     if (folder / "metadata.csv").is_file() and (folder / "wavs").is_dir():
         return read_ljspeech(folder)
     files = walk(folder)
+    if odd := next((name for name in files if is_audio(name) and name.encode(errors="ignore").decode() != name), None):
+        raise ManifestError(f"{folder}: the name {odd!a} is not UTF-8; rename the file")
     if any(name.endswith(".trans.txt") for name in files):
         utterances = read_librispeech(folder, files)
     elif any(name.endswith(".normalized.txt") for name in files):

@@ -15,7 +15,7 @@ MEASURED = re.compile(r"\n## Measured\n.*?(?=\n## |\Z)", re.S)
 LOAD = """
 ## Use
 
-    melcli transcribe talk.wav --model FOLDER
+    melcli COMMAND
 
 or, with transformers and melcli installed:
 
@@ -38,7 +38,9 @@ def hf(source: Source) -> str:
         text = MEASURED.sub("", text).rstrip() + "\n"
     elif rates and not MEASURED.search(text):
         text += _measured(rates)
-    return text + (LOAD if "\n## Use\n" not in text else "") + exported(source)
+    hears = source.model.config.speech_input["kind"] != "none"
+    command = "transcribe talk.wav --model FOLDER" if hears else 'synthesize "Good morning." --model FOLDER -o morning.wav'
+    return text + (LOAD.replace("COMMAND", command) if "\n## Use\n" not in text else "") + exported(source)
 
 
 def exported(source: Source) -> str:

@@ -15,8 +15,8 @@ EVALUATION = "evaluation.json"
 
 
 def write(source: Source, folder: Path) -> None:
-    """Everything that the model needs, and what was measured of it."""
-    names = [*KEPT, *([EVALUATION] if source.measured else [])]
+    """Everything that the model needs, what was measured of it, and the licences of others' work in it."""
+    names = [*KEPT, *([EVALUATION] if source.measured else []), *sorted(path.name for path in source.folder.glob("LICENSE*"))]
     extra = {name: (source.folder / name).read_text(encoding="utf-8") for name in names if (source.folder / name).is_file()}
     extra["README.md"] = card.hf(source)
     checkpoint.save(folder, source.model, source.processor, dtype=source.dtype, extra=extra)

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoProcessor, ProcessorMixin
+from transformers.utils.hub import cached_file
 
 from melcli.audio.mel import log_mel_many
 from melcli.audio.mel_spec import MelSpec
+from melcli.data import lexicon as lexicons
 from melcli.data import tasks
 from melcli.data.lexicon import FILE, Lexicon
 from melcli.data.utterance import Utterance
@@ -29,6 +31,7 @@ from melcli.models.subsampling import Chain, Subsampling
 TOKENS_PER_SECOND = 12  # nobody speaks faster in a vocabulary of hundreds
 CHARACTERS_PER_SECOND = 24  # nobody speaks faster: of English readings and synthetic voices one in a thousand comes near
 FEW = 1000  # tokens, from which on each holds so many characters that the rate for large vocabularies is right
+FROM_HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")  # options of `from_pretrained`
 
 
 class SpeechLMProcessor(ProcessorMixin):
@@ -105,6 +108,15 @@ class SpeechLMProcessor(ProcessorMixin):
         if self.lexicon is not None:
             Path(save_directory, FILE).write_text(self.lexicon.dump(), encoding="utf-8")
         return written
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> SpeechLMProcessor:
+        """As in transformers, and the lexicon beside it."""
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        where = {name: kwargs[name] for name in FROM_HUB if name in kwargs}
+        path = cached_file(pretrained_model_name_or_path, FILE, _raise_exceptions_for_missing_entries=False, **where)
+        processor.lexicon = None if path is None else lexicons.read(Path(path))
+        return processor
 
     @property
     def spec(self) -> MelSpec:

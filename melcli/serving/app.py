@@ -23,10 +23,12 @@ def make_app(service: Service) -> Starlette:
 
     async def models(request: Request) -> Response:
         service.check_key(request)
+        service.check_ready()
         return JSONResponse({"object": "list", "data": service.desks.listed()})
 
     async def model(request: Request) -> Response:
         service.check_key(request)
+        service.check_ready()
         name = request.path_params["name"]
         for found in service.desks.listed():
             if found["id"] == name:

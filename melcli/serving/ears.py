@@ -1,6 +1,7 @@
 """Requests to hear: recordings are read and cut by one thread, and all their pieces that are ready are heard as one batch by another.
 
-While the model works on a batch the next one grows. A recording of hours gets a share of each batch, so that short ones do not wait for its end.
+While the model works on a batch the next one grows. Recordings are read by turns, a block of each, and one of hours gets a share of each batch, so
+that short ones do not wait for its end.
 Shapes: S samples.
 """
 
@@ -18,11 +19,11 @@ from torch import Tensor
 
 from melcli import console
 from melcli.audio import io as audio_io
-from melcli.audio.segment import Piece
+from melcli.audio.segment import Cutter, Piece
 from melcli.data.utterance import Utterance
 from melcli.errors import AudioError
 from melcli.inputs import AudioInput
-from melcli.listening import Hearing, Window, pieces
+from melcli.listening import Hearing, Window, steps
 from melcli.models.hints import Hints
 from melcli.serving.limits import Limits
 from melcli.serving.metrics import Metrics
@@ -42,7 +43,7 @@ class TooLong(AudioError):
 class HearJob(Job):
     """A recording that is to be heard. Its events are each Segment, then the Transcript. file: closed when it has been read.
 
-    Only the reading thread uses `parts`, `count` and `cut`; `waiting`: seconds of it that wait to be heard.
+    Only the reading thread uses `steps`, `count` and `cut`; `waiting`: seconds of it that wait to be heard.
     """
 
     def __init__(self, file: BinaryIO, name: str, hints: Hints, most_seconds: float) -> None:
@@ -51,7 +52,8 @@ class HearJob(Job):
         self.hearing = Hearing(AudioInput(name, Utterance(name, (name,)), self._blocks))
         self.count = 0
         self.waiting = 0.0
-        self.parts: Iterator[Piece] | None = None
+        self.cut: Cutter | None = None
+        self.steps: Iterator[list[Piece]] = iter(())
 
     def _blocks(self, rate: int) -> Iterator[Tensor]:
         samples = 0
@@ -163,21 +165,21 @@ class Ears:
 
     def _read(self) -> None:
         while (job := self._next_to_read()) is not None:
-            piece, error = None, None
+            found, error = None, None
             try:
-                if job.parts is None:
+                if job.cut is None:
                     job.cut = self.transcriber.cutter()
-                    job.parts = pieces(job.hearing.item, self.transcriber.recogniser.rate, job.cut)
-                piece = next(job.parts, None)
+                    job.steps = steps(job.hearing.item, self.transcriber.recogniser.rate, job.cut)
+                found = next(job.steps, None)
             except AudioError as failure:
                 error = failure
             except Exception as failure:  # no request may end the thread for the others
                 console.error(f"a recording could not be read: {traceback.format_exc().strip().splitlines()[-1]}")
                 error = failure
-            if piece is None:
+            if found is None:
                 job.file.close()
             with self.changed:
-                self._read_on(job, piece, error)
+                self._read_on(job, found, error)
                 self.changed.notify_all()
 
     def _next_to_read(self) -> HearJob | None:
@@ -196,7 +198,7 @@ class Ears:
                 self.changed.wait()
         return None
 
-    def _read_on(self, job: HearJob, piece: Piece | None, error: Exception | None) -> None:
+    def _read_on(self, job: HearJob, found: list[Piece] | None, error: Exception | None) -> None:
         if job.hearing not in self._jobs:
             job.file.close()
             return
@@ -204,13 +206,15 @@ class Ears:
             del self._jobs[job.hearing]
             job.send(error)
             return
-        window = self._windows.setdefault(job.hints, Window())
-        if piece is None:
-            window.ends.append((job.hearing, job.count, job.cut.seconds, None))
+        if found is None:
+            assert job.cut is not None
+            self._windows.setdefault(job.hints, Window()).ends.append((job.hearing, job.count, job.cut.seconds, None))
             return
-        window.pieces.append((job.hearing, job.count, piece))
-        job.count += 1
-        if piece.wave_S is not None:
-            job.waiting += piece.end - piece.start
-            window.seconds += piece.end - piece.start
+        for piece in found:
+            window = self._windows.setdefault(job.hints, Window())
+            window.pieces.append((job.hearing, job.count, piece))
+            job.count += 1
+            if piece.wave_S is not None:
+                job.waiting += piece.end - piece.start
+                window.seconds += piece.end - piece.start
         self._unread.append(job)

@@ -18,12 +18,13 @@ from starlette.types import Message, Receive, Scope, Send
 from melcli import console
 from melcli.serving.bodies import drain
 from melcli.serving.desks import Desks
-from melcli.serving.faults import Fault, busy
+from melcli.serving.faults import Fault, busy, late
 from melcli.serving.limits import Limits
 from melcli.serving.metrics import Metrics
 from melcli.serving.worker import Job
 
 GONE = 499  # what a request counts as whose client went away
+LAST_WORDS = 1.0  # seconds after the deadline in which a stream may say that it was reached
 
 
 @dataclass
@@ -46,11 +47,15 @@ class Service:
         self.check_key(request)
         if request.headers.get("sec-fetch-site") == "cross-site":
             raise Fault(403, "Pages of other sites may not use this server.", code="cross_site")
-        if (reason := self.ready()) is not None:
-            raise busy(f"The server is {reason}.", 2)
+        self.check_ready()
         if self.under_way >= self.limits.queue:
             wait = min(60, max(1, math.ceil(self.pace)))
             raise busy(f"{self.under_way} requests are under way, as many as this server takes; try again in {wait} s.", wait)
+
+    def check_ready(self) -> None:
+        """Raises Fault while there are no models to ask."""
+        if (reason := self.ready()) is not None:
+            raise busy(f"The server is {reason}.", 2)
 
     def check_key(self, request: Request) -> None:
         """Raises Fault where the key is missing or wrong."""
@@ -81,7 +86,7 @@ class Visit:
                 waiting.cancel()
                 if gone.done():
                     raise ClientDisconnect
-                raise Fault(504, f"The request took longer than {self.service.limits.seconds:g} s.", code="timeout")
+                raise late(self.service.limits.seconds)
             event = waiting.result()
         if isinstance(event, Exception):
             raise event
@@ -145,15 +150,18 @@ class Endpoint:
                 response = Fault(408, "The body took too long to arrive.", code="timeout", headers={"connection": "close"}).response()
             except ClientDisconnect:
                 return
+            except asyncio.CancelledError:  # a second Ctrl-C
+                response = busy("The server was stopped.", 2).response()
             except Exception as error:
                 _log(request, error)
                 response = Fault(500, "The server failed at this request; its log says why.", code="internal_error").response()
             try:
-                await response(request.scope, request.receive, send)
+                async with asyncio.timeout_at(deadline + LAST_WORDS):
+                    await response(request.scope, request.receive, send)
             except ClientDisconnect:
                 return
             except Exception as error:  # half of the answer is out; that the connection breaks off says that it is not whole
-                _log(request, error)
+                _log(request, late(service.limits.seconds) if isinstance(error, TimeoutError) else error)
                 raise
 
     def _leave(self, began: float) -> None:

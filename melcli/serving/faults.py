@@ -20,7 +20,8 @@ class Fault(Exception):
     def body(self) -> dict[str, dict[str, str | None]]:
         """The error object."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+        message = str(self).encode(errors="backslashreplace").decode()  # it may repeat what a client sent, which need not be UTF-8
+        return {"error": {"message": message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
         """The answer."""
@@ -30,6 +31,11 @@ class Fault(Exception):
 def wrong(param: str, message: str, code: str | None = "invalid_value") -> Fault:
     """400: a field that cannot be."""
     return Fault(400, message, param=param, code=code)
+
+
+def late(seconds: float) -> Fault:
+    """504: it took longer than a request may."""
+    return Fault(504, f"The request took longer than {seconds:g} s.", code="timeout")
 
 
 def busy(message: str, seconds: int) -> Fault:

@@ -84,13 +84,13 @@ class Mouth:
         owners: dict[int, SayJob] = {}
         window: list[Item] = []
         fair = max(1, WINDOW // len(turn))
-        for job in turn:
-            for item in itertools.islice(job.items, min(job.share, fair)):
-                window.append(item)
-                owners[id(item)] = job
-            job.share *= 2
         samples = 0
         try:
+            for job in turn:
+                for item in itertools.islice(job.items, min(job.share, fair)):
+                    window.append(item)
+                    owners[id(item)] = job
+                job.share *= 2
             for item, chunk in zip(window, self.synthesizer.say(window), strict=True):
                 job = owners[id(item)]
                 if job in self._jobs:

@@ -109,14 +109,15 @@ def _hints(form: FormData, granularities: tuple[str, ...]) -> Hints:
     words = tuple(str(word).strip() for word in (*form.getlist("keywords[]"), *form.getlist("keywords")))
     if len(words) > KEYWORDS or not all(0 < len(word) <= 100 for word in words):
         raise wrong("keywords[]", f"keywords: at most {KEYWORDS}, of 1 to 100 characters each.")
-    return Hints("word" in granularities, _text(form, "prompt") or None, words)
+    return Hints("word" in granularities, _text(form, "prompt"), words)
 
 
 def _text(form: FormData, name: str) -> str | None:
+    """A field that is text; None where it is empty, too, as clients send what was not filled in."""
     value = form.get(name)
     if value is not None and not isinstance(value, str):
         raise wrong(name, f"The field {name} must be text, not a file.", "invalid_type")
-    return value
+    return value or None
 
 
 def _unheard(error: UsageError) -> Fault:

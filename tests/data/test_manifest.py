@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from melcli.audio.io import probe
 from melcli.data.folders import walk
 from melcli.data.load import load_utterance, seconds_of
 from melcli.data.manifest import fingerprint, read_source, write_manifest
@@ -379,3 +381,16 @@ def test_a_text_that_is_not_utf8_is_named(tmp_path):
     (tmp_path / "x.txt").write_bytes(b"caf\xe9")
     with pytest.raises(ManifestError, match=r"x\.txt: cannot be read as text"):
         read_source(str(tmp_path / "x.wav"))
+
+
+def test_names_that_are_no_text_are_named(tmp_path: Path) -> None:
+    """As archives from other systems leave them behind."""
+    name = os.fsdecode(b"caf\xe9.wav")
+    try:
+        (tmp_path / name).write_bytes(b"RIFF")
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 only")
+    with pytest.raises(ManifestError, match=r"caf.udce9.wav' is not UTF-8; rename the file$"):
+        read_source(str(tmp_path))
+    with pytest.raises(AudioError, match="its name is not UTF-8; rename the file"):
+        probe(tmp_path / name)

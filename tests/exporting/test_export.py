@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoProcessor
 
 from melcli.errors import CheckpointError, UsageError
 from melcli.export import export
@@ -35,6 +36,7 @@ def test_a_whole_folder(melcli: Melcli, model: Path, tmp_path: Path) -> None:  #
     assert set(facts["files"]) == {path.name for path in (tmp_path / "out").iterdir()} - {place.FACTS}
     assert "| `dev` | 12.5 |" in (tmp_path / "out" / "README.md").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1  # others may read the weights, too
     assert melcli("export", model, "-o", tmp_path / "out", "-q").code == 0  # what melcli exported it replaces
     (tmp_path / "out" / "notes.txt").write_text("mine")
     ran = melcli("export", model, "-o", tmp_path / "out")
@@ -117,6 +119,18 @@ def test_a_voice_is_kept_whole(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "voice", model, processor)
     done = export(str(tmp_path / "voice"), tmp_path / "out")
     assert [str(one) for one in done.compared] == ["20 of 20 transcripts the same", "5 of 5 sentences said the same"]
+
+
+def test_a_voice_that_reads_sounds(tmp_path: Path) -> None:
+    """The one in the package: without its dictionary the Auto classes' copy would say something else."""
+    done = export("tiny-voice", tmp_path / "voice")
+    assert list(map(str, done.compared)) == ["20 of 20 texts' logits the same", "5 of 5 sentences said the same"]
+    assert (tmp_path / "voice" / "LICENSE-cmudict.txt").is_file()
+    card = (tmp_path / "voice" / "README.md").read_text()
+    assert "melcli synthesize" in card and "melcli transcribe" not in card  # it cannot hear
+    ours, theirs = (AutoProcessor.from_pretrained(folder).lexicon.words for folder in (checkpoint.resolve("tiny-voice"), tmp_path / "voice"))
+    assert ours == theirs and len(ours) > 100_000
+    assert AutoProcessor.from_pretrained(checkpoint.resolve("tiny-en")).lexicon is None
 
 
 def test_the_mean_of_evaluations(model: Path, tmp_path: Path) -> None:

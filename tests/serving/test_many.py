@@ -6,10 +6,13 @@ import http.client
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import openai
 import pytest
+import soundfile
 
 from melcli.serving.limits import Limits
 from melcli.serving.metrics import Metrics
@@ -43,6 +46,19 @@ def test_many_clients_share_batches(served: Running) -> None:
     pieces, batches, heard, spoken = (value(served, name) - old for name, old in zip(names, before, strict=True))
     assert (pieces, heard, spoken) == (36, 36, 12)
     assert batches <= 18  # two and more a batch, and mostly far more
+
+
+def test_a_long_silence_holds_nobody_up(served: Running, tmp_path: Path) -> None:
+    """There is no piece of it that the model could be given, until its end has been read."""
+    soundfile.write(tmp_path / "hour.flac", np.zeros(1800 * 16000, dtype=np.int16), 16000)
+    with ThreadPoolExecutor(1) as pool:
+        long = pool.submit(lambda: served.client().audio.transcriptions.create(model="tiny-en", file=tmp_path / "hour.flac").text)
+        until = time.monotonic() + 60
+        while value(served, "melcli_requests_under_way") < 1 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert served.client().audio.transcriptions.create(model="tiny-en", file=DIGITS).text == TEXTS[DIGITS]
+        assert not long.done()
+        assert long.result() == ""
 
 
 def test_a_full_queue_and_a_slow_model() -> None:
@@ -104,6 +120,18 @@ def test_a_client_that_hangs_up_and_a_batch_that_fails() -> None:
         assert found.value.status_code == 500 and "fell over" not in str(found.value)
         ears.transcriber.hear = hear
         assert served.client().audio.transcriptions.create(model="tiny-en", file=DIGITS).text == TEXTS[DIGITS]
+
+
+def test_a_text_that_fails_is_over() -> None:
+    """Its passages are made as they are wanted: what fails there must not be asked again and again."""
+    with running(heard={}) as served:
+        mouth = served.server.desks.mouths["tiny-voice"]
+        items = mouth.synthesizer.items
+        mouth.synthesizer.items = lambda request: (1 / 0 for _ in [request])
+        assert served.say(model="tiny-voice", input="Hello.").status == 500
+        assert mouth.idle
+        mouth.synthesizer.items = items
+        assert served.say(model="tiny-voice", input="Hello.").status == 200
 
 
 def test_counts_as_prometheus_reads_them() -> None:

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from tests.serving.chromium import Chromium, binary
-from tests.serving.maker import DIGITS, GARDEN, Running
+from tests.serving.maker import DIGITS, GARDEN, Running, running
 
 PAGE = Path(__file__).resolve().parents[2] / "melcli" / "serving" / "page.html"
 needs_browser = pytest.mark.skipif(binary() is None, reason="needs Chromium (chromium, chromium-browser or google-chrome)")
@@ -88,6 +88,21 @@ def test_errors_are_shown(served: Running, browser: Chromium, tmp_path: Path) ->
     browser.run("document.getElementById('say-text').value = '語'; document.getElementById('speak').click()")
     browser.wait("document.getElementById('say-status').classList.contains('bad')")
     assert "does not know" in text(browser, "say-status")
+
+
+@needs_browser
+def test_a_server_with_a_key(browser: Chromium) -> None:
+    """What cannot be used yet is not shown."""
+    with running(spoken={}, api_key="sesame") as served:
+        browser.open(f"{served.url}/")
+        browser.wait("document.getElementById('state').textContent === 'waiting for the key'")
+        assert browser.run("document.getElementById('hear').hidden && document.getElementById('say').hidden")
+        for key, state in (("parsley", "the key is wrong"), ("sésame", "the key is wrong"), ("sesame", "ready")):
+            browser.run(f"document.getElementById('key').value = '{key}'; document.querySelector('#key-form button').click()")
+            browser.wait(f"document.getElementById('state').textContent === '{state}'")
+        assert browser.run("!document.getElementById('hear').hidden && document.getElementById('say').hidden")
+    browser.choose("#file", DIGITS)
+    browser.wait("document.getElementById('hear-status').textContent === 'the server does not answer'")
 
 
 @needs_browser

@@ -90,6 +90,7 @@ GOOD = {"model": "tiny-voice", "voice": "alloy", "input": "Hello."}
         ({"response_format": ["wav"]}, 400, "response_format", "mp3"),
         ({"speed": 2}, 400, "speed", "pace"),
         ({"speed": "1"}, 400, "speed", "pace"),
+        ({"speed": "\ud800"}, 400, "speed", "pace"),  # half a character, which an answer in UTF-8 cannot repeat
         ({"stream_format": "tape"}, 400, "stream_format", "sse"),
     ],
 )
@@ -131,6 +132,17 @@ def test_unknown_fields_are_ignored(served: Running) -> None:
     """As OpenAI's other servers do: clients send fields that are newer than the server."""
     assert served.post(HEAR, [MODEL, ("file", CLIP), ("chunking_strategy", "auto"), ("colour", "blue")]).status == 200
     assert served.say(**GOOD, instructions="Speak softly.", colour="blue").status == 200
+
+
+def test_empty_fields_are_not_there(served: Running) -> None:
+    empty = [(name, "") for name in ("response_format", "language", "temperature", "prompt", "stream")]
+    assert served.post(HEAR, [MODEL, ("file", CLIP), *empty]).status == 200
+    check(served.post(HEAR, [("model", ""), ("file", CLIP)]), 400, "model", "missing")
+
+
+def test_nothing_is_logged_of_a_broken_body(served: Running, caplog: pytest.LogCaptureFixture) -> None:
+    check(served.ask("POST", HEAR, b"--secret", {"Content-Type": "multipart/form-data; boundary=frame"}), 400)
+    assert caplog.records == []
 
 
 def test_the_errors_of_the_client(client: openai.OpenAI) -> None:

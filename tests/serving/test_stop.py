@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib.util
+import json
 import os
 import signal
 import socket
@@ -11,8 +13,11 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from melcli import cli, console
 from tests.serving.maker import DIGITS, Running
@@ -53,6 +58,32 @@ def test_what_was_accepted_is_answered(number: int) -> None:
         served.ask("GET", "/health")
 
 
+def test_a_second_interrupt_breaks_off(tmp_path: Path) -> None:
+    """An answer that has begun ends before its end, and one that has not is an error."""
+    soundfile.write(tmp_path / "silence.flac", np.zeros(2400 * 16000, dtype=np.int16), 16000)
+    served = Process()
+    speech = http.client.HTTPConnection(served.url.removeprefix("http://"), timeout=60)
+    fields = {"model": "tiny-voice", "input": "The train leaves at nine. " * 150, "response_format": "wav"}
+    speech.request("POST", "/v1/audio/speech", json.dumps(fields), {"Content-Type": "application/json"})
+    begun = speech.getresponse()
+    with ThreadPoolExecutor(1) as pool:
+        heard = pool.submit(
+            served.post, "/v1/audio/transcriptions", [("model", "tiny-en"), ("file", ("a.flac", (tmp_path / "silence.flac").read_bytes()))]
+        )
+        until = time.monotonic() + 60
+        while b"\nmelcli_requests_under_way 2" not in served.ask("GET", "/metrics").body and time.monotonic() < until:
+            time.sleep(0.01)
+        os.kill(served.process.pid, signal.SIGINT)
+        time.sleep(0.2)
+        assert served.process.poll() is None
+        os.kill(served.process.pid, signal.SIGINT)
+        _, err = served.process.communicate(timeout=60)
+        assert heard.result().status == 503 and heard.result().error["message"] == "The server was stopped."
+    with pytest.raises(http.client.IncompleteRead):
+        begun.read()
+    assert served.process.returncode == 130 and "Traceback" not in err
+
+
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a command sets for its process."""
@@ -80,6 +111,11 @@ def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--voice", "alloy=ann.wav"], "the model's own voice"),
         (["--voice", "ann=ann.wav", "--synthesize", "none"], "nothing speaks"),
         (["--api-key", ""], "is empty"),
+        (["--api-key", "sésame"], "ASCII only"),
+        (["--api-key", f"@{DIGITS}"], "ASCII only"),
+        (["--timeout", "inf"], "'--timeout'"),
+        (["--max-upload", "inf"], "'--max-upload'"),
+        (["--max-seconds", "inf"], "'--max-seconds'"),
         (["--api-key", "@missing.key"], "missing.key: No such file"),
         (["--host", "nowhere.invalid"], "cannot be listened on"),
     ],
