@@ -5,7 +5,7 @@ rich is imported when something is shown, so that importing this costs nothing.
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -141,7 +141,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str |
         shown = _table(first, lines, title, turned=True)
     else:
         shown = _table(columns, rows, title)
-    _console(stream).print(shown)
+    _console(stream, width(stdout) if stream.isatty() else None).print(shown)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None, turned: bool = False) -> RichTable:
@@ -188,7 +188,10 @@ def spans(title: str, lines: Iterable[Iterable[tuple[str, str]]], *, stdout: boo
 def width(stdout: bool) -> int:
     """Columns of the terminal, 100 where the stream is none."""
     stream = sys.stdout if stdout else sys.stderr
-    return shutil.get_terminal_size((100, 24)).columns if stream.isatty() else 100
+    if not stream.isatty():
+        return 100
+    told = os.environ.get("COLUMNS", "")
+    return (int(told) if told.isdecimal() else 0) or os.get_terminal_size(stream.fileno()).columns or 100
 
 
 def _line(text: str) -> None:
@@ -196,8 +199,8 @@ def _line(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _console(stream: TextIO) -> Console:
+def _console(stream: TextIO, columns: int | None = None) -> Console:
     from rich.console import Console
 
     # Off a terminal rich assumes 80 columns and would fold; with room for any table a row stays one line, for grep.
-    return Console(file=stream, highlight=False, markup=False, **({} if stream.isatty() else {"width": 1000}))
+    return Console(file=stream, highlight=False, markup=False, width=columns if stream.isatty() else 1000)

@@ -24,7 +24,6 @@ def on_terminal(columns: int, rows: list[list[str]]) -> list[str]:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with os.fdopen(theirs, "w") as stream, pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdout", stream)
-        patch.setattr(sys, "__stdout__", stream)  # whose size shutil asks for
         patch.delenv("COLUMNS", raising=False)
         console.table(COLUMNS, rows, stdout=True)
         stream.flush()

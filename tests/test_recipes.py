@@ -365,13 +365,20 @@ def test_spectron_over_an_encoder_and_a_language_model(name, tmp_path):
 
 
 def test_the_ablation_of_spectron_is_about_its_losses():
+    """All else is digits-spectron, of which `all` is a shorter training."""
     members = sweep.members(recipes.read("ablations/spectron"))
     assert len(members) == ABLATIONS["ablations/spectron"] == len({recipes.digest(member.recipe) for member in members})
     base = recipes.load("digits-spectron").model_dump()
     for member in members:
         ours = member.recipe.model_dump()
-        assert {key for key in ours if ours[key] != base[key]} <= {"name", "summary", "model"}
+        assert {key for key in ours if ours[key] != base[key]} <= {"name", "summary", "model", "data", "train"}
         assert {key for key in ours["model"] if ours["model"][key] != base["model"][key]} <= {"speech_output", "ce_weight"}
+        assert {key for key in ours["train"] if ours["train"][key] != base["train"][key]} == {"steps", "lr", "warmup"}
+        assert ours["data"] | {"train": None} == base["data"] | {"train": None}
+        ours, theirs = ([source | {"repeat": None} for source in one["data"]["train"]] for one in (ours, base))
+        assert ours == theirs
+    first, *others = (member.recipe.model_dump() for member in members)
+    assert all({key for key in one if one[key] != first[key]} == {"name", "model"} for one in others)
 
 
 def test_tts_starts_from_a_language_model(tmp_path):

@@ -112,7 +112,8 @@ class SpeechLMProcessor(ProcessorMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> SpeechLMProcessor:
         """As in transformers, and the lexicon beside it."""
-        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        options = kwargs | {"trust_remote_code": bool(kwargs.get("trust_remote_code"))}  # unsaid, it would ask on the terminal
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **options)
         where = {name: kwargs[name] for name in FROM_HUB if name in kwargs}
         path = cached_file(pretrained_model_name_or_path, FILE, _raise_exceptions_for_missing_entries=False, **where)
         processor.lexicon = None if path is None else lexicons.read(Path(path))
