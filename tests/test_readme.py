@@ -63,7 +63,6 @@ def test_readme_command(command, desk, apart, request, tmp_path):
         words += [] if "--dry-run" in words else ["--dry-run"]
         if words[1] == "finetune":  # a small model stands in for the one by name, and what fits a test for its batch and its data
             words[words.index("--from") + 1] = str(qwen3(tmp_path / "llm"))
-            words += ["data.train.0.source=librispeech:train-clean-100?limit=20"]
             words += [
                 "train.tokens_per_batch=512",
                 "train.row_tokens=512",
