@@ -40,6 +40,7 @@ class CodebookOutput(MelOutput):
         *,
         frames: int = 1,
         norm: str = "global",
+        floor: float | None = None,
         prenet: int = 256,
         dropout: float = 0.5,
         hidden: int = 256,
@@ -50,7 +51,9 @@ class CodebookOutput(MelOutput):
         code_weight: float = 1.0,
         slow_weight: float = 0.2,
     ) -> None:
-        super().__init__(width, n_mels, frames=frames, norm=norm, prenet=prenet, dropout=dropout, postnet=postnet, postnet_layers=postnet_layers)
+        super().__init__(
+            width, n_mels, frames=frames, norm=norm, floor=floor, prenet=prenet, dropout=dropout, postnet=postnet, postnet_layers=postnet_layers
+        )
         check_numbers(1, whole=True, hidden=hidden)
         check_numbers(2, whole=True, codes=codes)
         check_numbers(0, softness=softness, code_weight=code_weight, slow_weight=slow_weight)

@@ -18,13 +18,16 @@ from melcli.models.prenet import PreNet
 from melcli.models.speech_output import SpeechOutput, check_numbers
 from melcli.models.spoken_layout import Layout
 
+LOUDEST = 1000.0  # no log-mel value is beyond, up or down
+
 
 class MelOutput(SpeechOutput):
     """Base of those outputs: normalisation, pre-net and post-net.
 
     norm: `global` for per-bin statistics of the training data, or `none`. frames: of a patch. prenet, dropout: width and dropout of the pre-net.
-    postnet, postnet_layers: channels and layers of the convolutions, 0 layers for none. reads: numbers of a patch that the pre-net reads; unless
-    given, a patch is its frames end to end, X = R x M.
+    postnet, postnet_layers: channels and layers of the convolutions, 0 layers for none. floor: frames are raised to this log-mel value, in the units
+    of the mel specification; None leaves them. Digital silence, 8 orders of magnitude below speech, is otherwise nearly all a squared error sees.
+    reads: numbers of a patch that the pre-net reads; unless given, a patch is its frames end to end, X = R x M.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class MelOutput(SpeechOutput):
         *,
         frames: int = 1,
         norm: str = "global",
+        floor: float | None = None,
         prenet: int = 256,
         dropout: float = 0.5,
         postnet: int = 256,
@@ -45,8 +49,10 @@ class MelOutput(SpeechOutput):
             raise ConfigError(f"model.speech_output.norm: '{norm}' is unknown; valid: global, none.{nearest(norm, ('global', 'none'))}")
         check_numbers(1, whole=True, frames=frames, prenet=prenet, postnet=postnet)
         check_numbers(0, whole=True, postnet_layers=postnet_layers)
+        if floor is not None:
+            check_numbers(-LOUDEST, below=LOUDEST, floor=floor)
         check_numbers(0, below=1, dropout=dropout)
-        self.stride, self.n_mels = frames, n_mels
+        self.stride, self.n_mels, self.floor = frames, n_mels, floor
         self.normalise = GlobalNorm(n_mels) if norm == "global" else None
         self.prenet = PreNet(reads or frames * n_mels, prenet, width, dropout)
         self.postnet = PostNet(n_mels, postnet, postnet_layers) if postnet_layers else None
@@ -54,12 +60,16 @@ class MelOutput(SpeechOutput):
 
     def measure(self, mels: Sequence[Tensor]) -> None:
         if self.normalise is not None:
-            mel_FM = torch.cat([mel_TM.double() for mel_TM in mels])
+            mel_FM = self.raised(torch.cat([mel_TM.double() for mel_TM in mels]))
             self.normalise.set(mel_FM.mean(0).float(), mel_FM.std(0).float())
+
+    def raised(self, mel_FM: Tensor) -> Tensor:
+        return mel_FM if self.floor is None else mel_FM.clamp_min(self.floor)
 
     def normal(self, mel_FM: Tensor) -> Tensor:
         """Frames in the units that the model works in."""
-        return mel_FM.float() if self.normalise is None else (mel_FM.float() - self.normalise.global_mean) * self.normalise.global_invstd
+        mel_FM = self.raised(mel_FM.float())
+        return mel_FM if self.normalise is None else (mel_FM - self.normalise.global_mean) * self.normalise.global_invstd
 
     def units(self, y_FM: Tensor) -> Tensor:
         """Its inverse: frames in the units of the mel specification."""

@@ -39,6 +39,7 @@ class SpectrogramOutput(MelOutput):
         *,
         frames: int = 1,
         norm: str = "global",
+        floor: float | None = None,
         prenet: int = 64,
         dropout: float = 0.0,
         hidden: int = 512,
@@ -50,7 +51,9 @@ class SpectrogramOutput(MelOutput):
         stop_weight: float = 1.0,
         stop_positive: float = 5.0,
     ) -> None:
-        super().__init__(width, n_mels, frames=frames, norm=norm, prenet=prenet, dropout=dropout, postnet=postnet, postnet_layers=postnet_layers)
+        super().__init__(
+            width, n_mels, frames=frames, norm=norm, floor=floor, prenet=prenet, dropout=dropout, postnet=postnet, postnet_layers=postnet_layers
+        )
         check_numbers(1, whole=True, hidden=hidden)
         check_numbers(0, whole=True, time_deltas=time_deltas)
         check_numbers(0, weight=weight, stop_weight=stop_weight, stop_positive=stop_positive)

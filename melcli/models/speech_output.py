@@ -50,6 +50,10 @@ class SpeechOutput(nn.Module):
     def bind(self, spec: MelSpec) -> None:
         """Told the mel that frames have. Raises ConfigError for one that cannot be said."""
 
+    def raised(self, mel_FM: Tensor) -> Tensor:
+        """Frames as the output knows them: one that has a floor knows nothing below it."""
+        return mel_FM
+
     def measure(self, mels: Sequence[Tensor]) -> None:
         """Take what is fixed before training from a sample mel_TM of the data: statistics, a codebook."""
 

@@ -238,6 +238,8 @@ def test_a_text_never_holds_the_places_of_speech():
         ({"kind": "vae", "frames": 0}, r"model.speech_output.frames: 0 is no whole number of at least 1"),
         ({"kind": "vae", "dropout": 1.0}, r"model.speech_output.dropout: 1.0 is no number of at least 0 and less than 1"),
         ({"kind": "vae", "norm": "globl"}, r"model.speech_output.norm: 'globl' is unknown; valid: global, none"),
+        ({"kind": "vae", "floor": "low"}, r"model.speech_output.floor: 'low' is no number"),
+        ({"kind": "vae", "floor": float("nan")}, r"model.speech_output.floor: nan is no number"),
         ({"kind": "vae", "kl_weight": "big"}, r"model.speech_output.kl_weight: 'big' is no number"),
     ],
 )
@@ -245,6 +247,23 @@ def test_options_that_cannot_be_are_named(options, complaint):
     with pytest.raises((ConfigError, Exception), match=complaint) as caught:
         build_speech_output(options, 16, 80)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", list(OUTPUTS))
+def test_nothing_below_the_floor_is_learnt_or_measured(kind):
+    """Digital silence is to the output what its floor is: the same statistics, and nothing read differs."""
+    mel_FM = torch.randn(60, 20) - 2
+    silent_FM = mel_FM.clone()
+    silent_FM[10:20] = -23.0
+    outputs = []
+    for floor, mel in ((None, silent_FM.clamp_min(-5)), (-5, silent_FM), (None, silent_FM)):
+        torch.manual_seed(1)
+        output = build_speech_output({"kind": kind, **OUTPUTS[kind], "norm": "global", "floor": floor}, 32, 20).eval()
+        output.measure([mel])
+        outputs.append((output.normalise.global_invstd, output.normal(mel), output.embed(mel, torch.tensor([60]), Still())))
+    for by_hand, by_floor, without in zip(*outputs, strict=True):
+        assert torch.equal(by_hand, by_floor)
+        assert not torch.allclose(by_hand, without)
 
 
 def test_every_registered_output_is_tried_here():
