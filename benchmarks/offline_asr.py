@@ -1,0 +1,135 @@
+"""tiny-en beside what else recognises English offline: pocketsphinx for accuracy and speed, a model of Whisper-tiny's shape for speed.
+
+    python benchmarks/offline_asr.py --root ../shared/data [--model tiny-en] [--limit N] [--json FILE]
+
+Every recogniser hears the same files in one run, a set after the other, on all cores. WER is that of protocol `plain`, with a 95 % bootstrap
+interval. RTFx is seconds of audio by seconds of features, search and detokenising. The Whisper-shaped model (random weights) has no accuracy worth
+the name: it writes as many tokens for each utterance as tiny-en did, in batches of like length, greedily, through transformers' `generate`.
+Pocketsphinx takes its own model, language model and beams. --limit: utterances of each set, drawn at random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from figures import write
+from torch import Tensor
+
+from melcli.data.load import load_utterance
+from melcli.data.manifest import read_source
+from melcli.models.hardware import keep_freed_memory
+from melcli.models.recogniser import Recogniser
+from melcli.models.speech_lm_recogniser import SpeechLMRecogniser
+from melcli.models.sphinx import Sphinx
+from melcli.scoring import bootstrap, protocol
+from melcli.scoring.wer import ErrorCounts
+from melcli.transcribe import Transcriber
+
+SETS = {
+    "LibriSpeech dev-clean, four speakers left out": "librispeech:dev-clean?speakers=1272,1673,174,2412",
+    "speechocean762, dev": "speechocean762:dev",
+    "strings of digits, a speaker left out": "digits:test",
+}
+RATE = 16000
+BATCH = 16  # Whisper pads each utterance to 30 s, so that batches gain little
+
+
+@dataclass(frozen=True, slots=True)
+class Clips:
+    """What is heard. seconds: of all of it."""
+
+    waves: list[Tensor]
+    texts: list[str]
+
+    @property
+    def seconds(self) -> float:
+        return sum(map(len, self.waves)) / RATE
+
+
+def clips(source: str, root: Path, limit: int | None) -> Clips:
+    options = "" if limit is None else f"{'&' if '?' in source else '?'}limit={limit}&seed=1"
+    utterances = read_source(source + options, root=root)
+    return Clips([load_utterance(u, RATE) for u in utterances], [u.text or "" for u in utterances])
+
+
+def hear(recogniser: Recogniser, waves: Sequence[Tensor]) -> tuple[list[str], float]:
+    """What each said, and the seconds that took."""
+    began = time.perf_counter()
+    found = {i: one.text for batch in recogniser.recognise(waves) for i, one in batch.items()}
+    return [found[i] for i in range(len(waves))], time.perf_counter() - began
+
+
+class WhisperShaped:
+    """Whisper-tiny's layers, sizes and front end, with random weights, made to write as many tokens as it is told."""
+
+    def __init__(self) -> None:
+        from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+
+        torch.manual_seed(0)
+        config = WhisperConfig(
+            vocab_size=51865, d_model=384, encoder_layers=4, decoder_layers=4, encoder_attention_heads=6, decoder_attention_heads=6,
+            encoder_ffn_dim=1536, decoder_ffn_dim=1536, num_mel_bins=80, max_source_positions=1500, max_target_positions=448,
+        )  # fmt: skip
+        self.model = WhisperForConditionalGeneration(config).eval()
+        self.model.to(torch.bfloat16)
+        self.front = WhisperFeatureExtractor()
+        self.parameters = sum(p.numel() for p in self.model.parameters())
+
+    @torch.inference_mode()
+    def seconds(self, waves: Sequence[Tensor], tokens: Sequence[int]) -> float:
+        """How long it takes to write so many tokens for each wave_S."""
+        began = time.perf_counter()
+        order = sorted(range(len(waves)), key=lambda i: tokens[i])
+        for start in range(0, len(order), BATCH):
+            batch = order[start : start + BATCH]
+            mel = self.front([waves[i].numpy() for i in batch], sampling_rate=RATE, return_tensors="pt").input_features
+            most = max(1, max(tokens[i] for i in batch))
+            self.model.generate(mel.to(torch.bfloat16), max_new_tokens=most, min_new_tokens=most, do_sample=False, num_beams=1)
+        return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--model", default="tiny-en")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    keep_freed_memory()
+    rules = protocol.get("plain")
+    ours = {f"{options.model}, {how}": Transcriber.load(options.model, beam=beam).recogniser for how, beam in (("as it is", None), ("greedy", 1))}
+    first = next(iter(ours.values()))
+    if not isinstance(first, SpeechLMRecogniser):
+        parser.error("--model: give a model of melcli")
+    sphinx, whisper = Sphinx.load()[0], WhisperShaped()
+    print(f"{torch.get_num_threads()} threads; the model of Whisper-tiny's shape has {whisper.parameters / 1e6:.0f} M parameters\n")
+    print(f"{'':34}{'WER %':>8}{'95 % interval':>18}{'RTFx':>8}")
+    rows = []
+    for title, source in SETS.items():
+        heard = clips(source, options.root, options.limit)
+        hear(first, heard.waves[:4])
+        print(f"{title}: {len(heard.texts)} utterances, {heard.seconds / 60:.1f} minutes")
+        counts: list[int] = []
+        for name, recogniser in {**ours, "pocketsphinx": sphinx}.items():
+            texts, taken = hear(recogniser, heard.waves)
+            counts = counts or [len(ids) + 1 for ids in first.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+            errors = [one for one in rules.score_each(heard.texts, texts) if one is not None]
+            wer = sum(errors, ErrorCounts()).wer or 0.0
+            likely = bootstrap.intervals(errors, bootstrap.Blocks("utterance", np.arange(len(errors)), len(errors)))[0]
+            between = f"{likely.low:.1f} to {likely.high:.1f}" if likely else ""
+            print(f"  {name:32}{wer:>8.2f}{between:>18}{heard.seconds / taken:>8.1f}", flush=True)
+            rows.append({"set": source, "recogniser": name, "wer": round(wer, 2), "interval": between, "rtfx": round(heard.seconds / taken, 1)})
+        taken = whisper.seconds(heard.waves, counts)
+        print(f"  {'Whisper-tiny shaped, random':32}{'':>8}{'':>18}{heard.seconds / taken:>8.1f}", flush=True)
+        rows.append({"set": source, "recogniser": "Whisper-tiny shaped", "rtfx": round(heard.seconds / taken, 1), "tokens": sum(counts)})
+    write(options.json, {"rows": rows, "limit": options.limit})
+
+
+if __name__ == "__main__":
+    main()
