@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from melcli import __version__
@@ -11,6 +11,8 @@ from melcli.exporting.source import Source
 from melcli.untrusted import parse_json
 
 MEASURED = re.compile(r"\n## Measured\n.*?(?=\n## |\Z)", re.S)
+EXPORTED = re.compile(r"\n## Exported\n.*?(?=\n## |\Z)", re.S)
+STALE = "These weights have not been measured"
 
 LOAD = """
 ## Use
@@ -33,6 +35,8 @@ def hf(source: Source) -> str:
     """README.md of a whole folder."""
     path = source.folder / "README.md"
     text = path.read_text(encoding="utf-8").rstrip() + "\n" if path.is_file() else _plain(source)
+    earlier = [line for section in EXPORTED.findall(text) for line in section.splitlines() if line.startswith(("- ", STALE))]
+    text = EXPORTED.sub("", text).rstrip() + "\n"
     rates = _rates(source)
     if not source.measured:
         text = MEASURED.sub("", text).rstrip() + "\n"
@@ -40,13 +44,13 @@ def hf(source: Source) -> str:
         text += _measured(rates)
     hears = source.model.config.speech_input["kind"] != "none"
     command = "transcribe talk.wav --model FOLDER" if hears else 'synthesize "Good morning." --model FOLDER -o morning.wav'
-    return text + (LOAD.replace("COMMAND", command) if "\n## Use\n" not in text else "") + exported(source)
+    return text + (LOAD.replace("COMMAND", command) if "\n## Use\n" not in text else "") + exported(source, earlier)
 
 
-def exported(source: Source) -> str:
-    """The last section: what this folder was made of, and what was changed on the way."""
-    changes = "".join(f"- {change}\n" for change in source.changes)
-    stale = "" if source.measured else "\nThese weights have not been measured: `melcli score --model FOLDER` does that.\n"
+def exported(source: Source, earlier: Sequence[str] = ()) -> str:
+    """The last section: what this folder was made of, and what was changed on the way. earlier: lines that exports before this one wrote."""
+    changes = "".join(f"{line}\n" for line in [*(line for line in earlier if line.startswith("- ")), *(f"- {change}" for change in source.changes)])
+    stale = f"\n{STALE}: `melcli score --model FOLDER` does that.\n" if not source.measured or any(line.startswith(STALE) for line in earlier) else ""
     return f"\n## Exported\n\nBy melcli {__version__}.\n" + (f"\n{changes}" if changes else "") + stale
 
 
