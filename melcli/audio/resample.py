@@ -12,7 +12,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-MAX_RATIO_TERM = 1000  # rates without a common divisor are taken as the nearest ratio of two numbers up to this: off by a millionth
+MAX_RATIO_TERM = 1000  # of the two numbers whose ratio stands for that of the rates: mostly off by a millionth, next to 1 by up to 1 in 2,000
 MATRIX_ELEMENTS = 1 << 17  # of the input that are laid out at once: half a megabyte, so that it stays in the cache
 
 
@@ -49,10 +49,10 @@ class Resampler:
     """
 
     def __init__(self, source: int, target: int) -> None:
-        self.same = source == target
+        self.takes, self.gives = _ratio(source, target)
+        self.same = self.takes == self.gives
         if self.same:
             return
-        self.takes, self.gives = _ratio(source, target)
         self.matrix, width, self.row_takes, self.row_gives = _filter(source, target)
         self.pending_S = torch.zeros(width)  # the signal starts with silence, as far as the filter reaches back
         self.received = self.returned = 0

@@ -138,7 +138,7 @@ def test_resampling_equals_torchaudio(rate: int):
         torch.testing.assert_close(resample(wave_S, rate, RATE), expected_S, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000, 11127])
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000, 11127, 16001])
 def test_resampling_in_blocks_equals_the_whole(rate: int):
     wave_S = torch.randn(20000, generator=torch.Generator().manual_seed(1))
     whole_S = resample(wave_S, rate, RATE)
@@ -152,6 +152,13 @@ def test_rates_without_a_common_divisor_keep_pitch_and_length():
     wave_S = resample(torch.from_numpy(chirp(3, 11127)), 11127, RATE)  # an old Macintosh's rate: an exact filter would be 700 MB
     assert abs(len(wave_S) - 3 * RATE) <= 1
     assert np.abs(wave_S.numpy()[100:-100] - chirp(3)[100 : len(wave_S) - 100]).max() < 2e-2
+
+
+@pytest.mark.parametrize("rate", [15995, 15999, 16001, 16005])
+def test_rates_next_to_the_wanted_one(tmp_path: Path, rate: int):
+    """A recorder with a clock of its own: no ratio of small numbers is nearer than 1."""
+    soundfile.write(tmp_path / "a.wav", chirp(1, rate), rate)
+    assert abs(len(load(tmp_path / "a.wav", RATE)) - RATE) <= 5
 
 
 @pytest.mark.parametrize("suffix,rate", [("wav", 44100), ("opus", 48000), ("mp3", 16000), ("m4a", 48000)])
