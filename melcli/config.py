@@ -237,7 +237,7 @@ def _scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode, mark: Callable[[yaml
     try:
         value = loader.construct_object(node)
     except (ValueError, LookupError, AttributeError, OverflowError) as error:
-        raise ConfigError(f"{mark(node)}: {node.value[:60]!r} cannot be read as {node.tag.rpartition(':')[2]} ({error}).") from None
+        raise ConfigError(f"{mark(node)}: {node.value[:60]!r} cannot be read as {node.tag.rpartition(':')[2]} ({str(error)[:100]}).") from None
     if not isinstance(value, str | int | float | bool | None):
         raise ConfigError(f"{mark(node)}: a value of type {node.tag}, which no configuration holds.")
     return value

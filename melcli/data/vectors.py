@@ -87,6 +87,8 @@ def _npy(path: Path, ids: Sequence[str] | None) -> dict[str, Tensor]:
         array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: what a header claims takes no memory
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
             raise TypeError("it holds " + (f"{array.dtype}" if isinstance(array, np.ndarray) else "an archive"))
+        if not array.size:
+            raise ValueError("it holds none")
         rows = torch.from_numpy(np.array(array, dtype=np.float32))
     except Exception as error:  # whatever numpy makes of a broken header
         raise ManifestError(f"vectors {path}: not an npy file of numbers ({first_line(error)})") from None

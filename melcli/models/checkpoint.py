@@ -219,9 +219,9 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{index}: a shard lies outside the checkpoint's folder")
     else:
         names = [WEIGHTS]
-    if not all((folder / name).exists() for name in names):
-        missing = next(name for name in names if not (folder / name).exists())
-        raise CheckpointError(f"{folder}: {missing} is missing{pickle_hint(folder)}")
+    missing = next((name for name in names if not os.path.exists(folder / name)), None)  # which, unlike Path.exists, takes any name
+    if missing is not None:
+        raise CheckpointError(f"{folder}: {missing[:100]} is missing{pickle_hint(folder)}")
     tensors: dict[str, Tensor] = {}
     for name in names:
         tensors |= load_tensors(folder / name)
