@@ -51,6 +51,7 @@ ABLATIONS = {
     "ablations/speech_output": 7,
     "ablations/unified": 3,
     "ablations/spectron": 3,
+    "ablations/spectron_output": 2,
 }
 SPECTRON = {"spectron", "spectron-qa", "tiny/spectron", "tiny/spectron-qa"}
 
@@ -372,13 +373,22 @@ def test_the_ablation_of_spectron_is_about_its_losses():
     for member in members:
         ours = member.recipe.model_dump()
         assert {key for key in ours if ours[key] != base[key]} <= {"name", "summary", "model", "data", "train"}
-        assert {key for key in ours["model"] if ours["model"][key] != base["model"][key]} <= {"speech_output", "ce_weight"}
-        assert {key for key in ours["train"] if ours["train"][key] != base["train"][key]} == {"steps", "lr", "warmup"}
+        assert {key for key in ours["model"] if ours["model"][key] != base["model"][key]} <= {"speech_output", "fresh", "ce_weight"}
+        assert {key for key in ours["train"] if ours["train"][key] != base["train"][key]} == {"steps", "lr"}
         assert ours["data"] | {"train": None} == base["data"] | {"train": None}
         ours, theirs = ([source | {"repeat": None} for source in one["data"]["train"]] for one in (ours, base))
         assert ours == theirs
     first, *others = (member.recipe.model_dump() for member in members)
     assert all({key for key in one if one[key] != first[key]} == {"name", "model"} for one in others)
+
+
+def test_the_ablation_of_what_says_it_is_about_the_output():
+    """`spectrogram` is digits-spectron itself."""
+    base = recipes.load("digits-spectron").model_dump()
+    spectrogram, vae = (member.recipe.model_dump() for member in sweep.members(recipes.read("ablations/spectron_output")))
+    assert {key for key in base if spectrogram[key] != base[key]} == {"name", "summary"}
+    assert {key for key in base["model"] if vae["model"][key] != base["model"][key]} == {"speech_output", "fresh", "drop"}
+    assert vae["model"]["speech_output"]["floor"] == base["model"]["speech_output"]["floor"] == -5
 
 
 def test_tts_starts_from_a_language_model(tmp_path):
@@ -392,7 +402,7 @@ def test_tts_starts_from_a_language_model(tmp_path):
     used(tmp_path / "run", "says")
 
 
-OTHER_BASES = {"ablations/base", "ablations/speech_output", "ablations/unified", "ablations/spectron"}
+OTHER_BASES = {"ablations/base", "ablations/speech_output", "ablations/unified", "ablations/spectron", "ablations/spectron_output"}
 
 
 @pytest.mark.parametrize("name", sorted(set(ABLATIONS) - OTHER_BASES))
