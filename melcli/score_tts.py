@@ -21,6 +21,7 @@ from melcli.audio.resample import resample
 from melcli.data.load import load_utterance
 from melcli.data.texts import UNSEEN, by_name, read_texts
 from melcli.data.utterance import Utterance
+from melcli.data.words_heard import words_by_time
 from melcli.errors import AudioError, ManifestError, UsageError
 from melcli.inputs import AudioInput
 from melcli.score import model_digest
@@ -262,7 +263,7 @@ def _continued(
             left_out.append((name, f"no recording of at least {prompts.PROMPT_SECONDS + prompts.SEARCH_SECONDS + prompts.REST_SECONDS:g} s"))
         else:
             places[name] = at
-    counts = {name: prompts.words_by_time(utterances[name], at) for name, at in places.items()}
+    counts = {name: words_by_time(utterances[name], at) for name, at in places.items()}
     unknown = [name for name, count in counts.items() if count is None]
     if unknown and hear is not None:
         heard = hear([prompts.halves(utterances[name], places[name], 0)[0] for name in unknown])

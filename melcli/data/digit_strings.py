@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 from melcli.data.utterance import Utterance
@@ -12,6 +13,8 @@ GAP_SECONDS = (0.1, 0.3)
 
 def _join(clips: list[Utterance], name: str, gap: float) -> Utterance:
     known = all(clip.duration is not None for clip in clips)
+    starts = [0.0, *itertools.accumulate((clip.duration or 0.0) + gap for clip in clips)]
+    times = [[clip.text or "", round(at, 4), round(at + (clip.duration or 0.0), 4)] for clip, at in zip(clips, starts, strict=False)]
     return Utterance(
         id=name,
         audio=tuple(clip.audio[0] for clip in clips),
@@ -19,6 +22,7 @@ def _join(clips: list[Utterance], name: str, gap: float) -> Utterance:
         duration=round(sum(clip.duration or 0.0 for clip in clips) + gap * (len(clips) - 1), 4) if known else None,
         speaker=clips[0].speaker,
         gap=gap if len(clips) > 1 else 0.0,
+        extra={"words": times} if known else {},
     )
 
 

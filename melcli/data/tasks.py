@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from melcli.data.lexicon import Lexicon
 from melcli.data.utterance import Utterance
+from melcli.data.words_heard import words_by_letters, words_by_time
 
 SPEECH = "<|speech|>"
 SPOKEN = "<|spoken|>"
@@ -106,7 +107,7 @@ class Encoder:
 
     end_ids: what follows every target text. speech_id: holds the places of speech that is heard, `<|speech|>` of the tokenizer unless given;
     spoken_id: of speech that is said. pace: patches that a token of the text takes to say, to spread the text's positions by; None leaves them.
-    lead: patches that what is heard of a text takes, where the text goes on from there (`continue`).
+    seconds: of an utterance that are heard, where its text goes on from there (`continue`); lead: patches that they take.
     lexicon: how the words of a text that is said sound, where the model reads that; spelled: share of them that stay in letters.
     reads_speech, speaks: what the task has. Where it has both, speech that is said may be missing (`replies`).
     """
@@ -123,6 +124,7 @@ class Encoder:
         pace: float | None = None,
         lexicon: Lexicon | None = None,
         lead: float = 0.0,
+        seconds: float = 0.0,
     ) -> None:
         self.tokenizer = tokenizer
         self.task = task
@@ -136,6 +138,7 @@ class Encoder:
         self.replies = self.reads_speech and self.speaks
         self.pace = pace if self.speaks else None
         self.lead = lead
+        self.seconds = seconds
         self.lexicon = lexicon if self.speaks and not self.replies else None
         self.spelled = 0.0
         self.parts = sum(segment.own for segment in blank)
@@ -169,10 +172,13 @@ class Encoder:
         """Positions of the encoded sequence; see `__call__`."""
         return len(self(utterance, patches, [], steps=steps).input_ids) + len(text_ids)
 
-    def __call__(self, utterance: Utterance, patches: int, text_ids: list[int], untold: int = 0, steps: int = 0) -> Example:
+    def __call__(
+        self, utterance: Utterance, patches: int, text_ids: list[int], untold: int = 0, steps: int = 0, heard: int | None = None
+    ) -> Example:
         """patches: of the speech, be it heard or said; steps: of speech that is said where speech is heard as well, 0 for none.
 
-        untold: patches at the head of the speech, such as somebody else's voice, whose text is not in the text.
+        untold: patches at the head of the speech, such as somebody else's voice, whose text is not in the text. heard: tokens of the text that were
+        heard in the prompt of `continue`, found out unless given.
         """
         ids: list[int] = []
         labels: list[int] = []
@@ -200,11 +206,12 @@ class Encoder:
         positions = None
         if self.pace and self.replies:
             heard_at = [token == self.speech_id for token in ids[:own]]
-            positions = spread_reply(heard_at, len(text_ids) + len(self.end_ids), self.start(text_ids), after, steps, self.pace)
+            start = self.start(text_ids, self.heard_of(utterance) if heard is None and steps and text_ids else heard)
+            positions = spread_reply(heard_at, len(text_ids) + len(self.end_ids), start, after, steps, self.pace)
         elif self.pace:
             positions = spread(own, len(text_ids), len(ids) - patches, patches, self.pace, untold)
-        heard, said = self._ctc_ids(utterance, text_ids)
-        return Example(ids, labels, heard, positions, said)
+        ctc_ids, spoken_ctc_ids = self._ctc_ids(utterance, text_ids)
+        return Example(ids, labels, ctc_ids, positions, spoken_ctc_ids)
 
     def asked(self, patches: int, written: Sequence[int] = ()) -> Example:
         """What stands before the next token of a text: the prompt with the speech in it and what is written already."""
@@ -212,11 +219,26 @@ class Encoder:
         count = len(whole.input_ids) - len(self.end_ids)
         return Example(whole.input_ids[:count], whole.labels[:count], positions=whole.positions and whole.positions[:count])
 
-    def start(self, text_ids: Sequence[int]) -> int:
-        """Positions from where a reply's axis of time begins to its speech: to the answer's first token, or as far as what was heard of the text."""
+    def start(self, text_ids: Sequence[int], heard: int | None = None) -> int:
+        """Positions from where a reply's axis of time begins to its speech: to the answer's first token, or to the first that was not heard; where it
+        is not known how many of them were `heard`, as far as the prompt lasts."""
+        if heard is not None:
+            return round(min(heard, len(text_ids)) * self.pace)
         between = self._condition(ANSWER)
         cut = text_ids.index(between[0]) + len(between) if self.parts > 1 and between[0] in text_ids else 0
         return round(cut * self.pace + self.lead)
+
+    def heard_of(self, utterance: Utterance) -> int | None:
+        """Tokens of the text that lie in the prompt of `continue`, by the words' times or else by letters; None where neither is known."""
+        if not self.seconds:
+            return None
+        words = words_by_time(utterance, self.seconds)
+        words = words_by_letters(utterance, self.seconds) if words is None else words
+        return None if words is None else self.count(" ".join(self.written(utterance).split()[:words]))
+
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self._tokens([text])[0])
 
     def prompted(self, utterance: Utterance, steps: int, text_ids: list[int], voice_steps: int, told: Utterance | None) -> Example:
         """A text and `steps` of speech that says it after a voice prompt of `voice_steps`; its CTC classes are those of the text alone.

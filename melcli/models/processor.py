@@ -41,7 +41,7 @@ class SpeechLMProcessor(ProcessorMixin):
     more than ceil(frames / stride). prompt, stop_token_ids, end_token_ids, speech_token_id: see SpeechLMConfig; task_prompts: its `prompts`.
     lexicon: how words sound, of a model that reads what it is to say so; it is not among the fields that are written.
     speaking: of a model that speaks, `stride` of its output, `prompt`, `token_id`, `pace` and `positions` as SpeechLMConfig has them, and `lead`, the
-    steps of what it hears of speech that it continues.
+    steps, and `seconds`, of what it hears of speech that it continues.
     """
 
     attributes = ["tokenizer"]
@@ -96,7 +96,8 @@ class SpeechLMProcessor(ProcessorMixin):
         if speech_output is not None:
             named = {"token_id": config.spoken_token_id, "pace": config.spoken_pace, "positions": config.text_positions}
             lead = config.prompt_seconds * config.mel_spec.frame_rate / speech_output.stride
-            speaking = {"stride": speech_output.stride, "prompt": config.speak_prompt, "lead": lead, **named}
+            seconds = config.prompt_seconds
+            speaking = {"stride": speech_output.stride, "prompt": config.speak_prompt, "lead": lead, "seconds": seconds, **named}
         options = {"ctc_alphabet": config.ctc_alphabet, "chains": given, "speaking": speaking, "task_prompts": config.prompts, **ids}
         processor = cls(tokenizer, config.mel, stride, speech_input.reads, config.prompt, **options)
         processor.lexicon = lexicon
@@ -167,7 +168,7 @@ class SpeechLMProcessor(ProcessorMixin):
         pace = says.get("pace") if says.get("positions") == "spread" else None
         prompt = says.get("prompt", "") if task == "tts" else self.task_prompts.get(task, self.prompt)
         ids = {"speech_id": self.speech_token_id, "spoken_id": says.get("token_id"), "pace": pace or None}
-        ids["lead"] = says.get("lead", 0.0) if task == "continue" else 0.0
+        ids |= {name: says.get(name, 0.0) if task == "continue" else 0.0 for name in ("lead", "seconds")}
         encoder = tasks.Encoder(self.tokenizer, build, prompt, self.end_token_ids, self.ctc_alphabet, lexicon=self.lexicon, **ids)
         if encoder.speaks and not encoder.replies and not says:
             raise ConfigError(f"task {task} needs a model that speaks: give model.speech_output, see `melcli models ls --kind speech-output`")

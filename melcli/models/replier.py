@@ -270,10 +270,11 @@ class Replier:
     def _prompt(self, draft: _Draft, task: Task, seed: int, max_seconds: float | None) -> Prompt:
         """All that is read before the first patch is said."""
         encoder = self.processor.encoder(task)
-        taught = encoder(Utterance("", ()), self.processor.patches(len(draft.features)), draft.ids, steps=1)
+        heard = encoder.count(draft.heard) if task == "continue" and draft.said else None
+        taught = encoder(Utterance("", ()), self.processor.patches(len(draft.features)), draft.ids, steps=1, heard=heard)
         ids, positions = taught.input_ids[:-1], taught.positions and taught.positions[:-1]
         config, stride = self.model.config, self.model.speech_output.stride
-        before = self.prompt_seconds * self.spec.frame_rate / stride if task == "continue" else 0.0  # its text is written as well
+        before = encoder.lead if heard is None else config.spoken_pace * heard  # what was heard is written as well
         steps = max(0.0, config.spoken_pace * draft.own - before)
         guard = Guard(self.spec, stride, steps, config.spoken_level, max_seconds)
         return Prompt(Example(ids, [-100] * len(ids), positions=positions), seed_of(seed, *draft.ids), guard, heard=draft.features)

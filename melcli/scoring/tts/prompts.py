@@ -75,14 +75,6 @@ def words_before(text: str, heard: str) -> int:
     return costs.index(min(costs))
 
 
-def words_by_time(utterance: Utterance, seconds: float) -> int | None:
-    """The same from the times of words (`words`: [[word, start, end], ...]), which must be the words of the text; None where there are none."""
-    times = utterance.extra.get("words")
-    if not isinstance(times, list) or len(times) != len((utterance.text or "").split()):
-        return None
-    return sum((start + end) / 2 < seconds + (utterance.start or 0.0) for _, start, end in times)
-
-
 def halves(utterance: Utterance, seconds: float, words: int) -> tuple[Utterance, Utterance]:
     """An utterance cut in two: the prompt and the rest, each with its text."""
     at, text = (utterance.start or 0.0) + seconds, (utterance.text or "").split()
