@@ -50,6 +50,27 @@ def test_continued_speech_lies_behind_the_text_of_all_of_it():
     assert enc.length(utterance, 3, ids, 2) == len(example.input_ids)
 
 
+@pytest.mark.parametrize(
+    ("about", "heard"),
+    [
+        ({"extra": {"words": [["one", 0.2, 0.9], ["two", 1.0, 2.9], ["three", 3.2, 4.0]]}}, "one two"),
+        ({"duration": 9.0}, "one"),  # by letters
+        ({}, None),
+    ],
+)
+def test_continued_speech_begins_beside_the_first_word_that_was_not_heard(about, heard):
+    enc = encoder(continue_, "<|speech|><|continue|><|text|><|speak|>", pace=2.0, lead=7.0, seconds=3.0)
+    utterance = Utterance("a", (), "one two three", **about)
+    ids = enc.texts([utterance])[0]
+    example = enc(utterance, 6, ids, steps=3)
+    axis = example.positions[example.input_ids.index(ids[0])]
+    start = 7 if heard is None else 2 * len(enc.tokenizer(heard, add_special_tokens=False)["input_ids"])
+    assert example.positions[-3:] == [axis + start + i for i in range(3)]
+    assert example.positions[:6] == [axis + i for i in range(6)]  # what is heard
+    assert enc(utterance, 6, ids, steps=3, heard=1).positions[-3] == axis + 2  # as told
+    assert enc.length(utterance, 6, ids, 3) == len(example.input_ids)
+
+
 def test_a_question_and_its_answer_are_written_with_a_token_between():
     enc = encoder(answer, "<|speech|><|question|><|text|><|speak|>", ctc_alphabet="enotw ")
     ids = enc.texts([QUESTION])[0]

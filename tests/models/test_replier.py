@@ -71,7 +71,8 @@ def test_taught_is_step_by_step(task, positions, waves):
     output, said = one.model.speech_output, torch.stack(track.patches)
     mel_TM = output.frames(said)
     encoder = one.processor.encoder(task)
-    example = encoder(Utterance("", ()), one.processor.patches(len(draft.features)), draft.ids, steps=len(said))
+    heard = encoder.count(draft.heard) if task == "continue" and draft.said else None
+    example = encoder(Utterance("", ()), one.processor.patches(len(draft.features)), draft.ids, steps=len(said), heard=heard)
     assert example.input_ids[: -len(said)] == prompt.example.input_ids
     batch = pack([[Item(example, draft.features, mel_TM)]], 0)
     read = ("input_ids", "documents", "position_ids", "speech", "speech_lengths", "spoken", "spoken_lengths")
@@ -86,12 +87,10 @@ def test_taught_is_step_by_step(task, positions, waves):
     given = one._separator()[0] if task == "answer" else None  # is written where the model would not have
     assert len(draft.ids) > 3 and [(a, b) for a, b in zip(likeliest, draft.ids, strict=True) if a != b and b != given] == []
     if positions == "spread":
-        heard = before - 1  # the token that asks comes first, then what is heard, written and said lie beside each other
-        assert example.positions[: before + 2] == [*range(1, heard + 1), 0, 1, 3]  # of 1.5 steps a token
-        assert example.positions[-len(said)] in (
-            1 + round(1.5 * (draft.ids.index(given) + 1)) if given in draft.ids else 0,
-            1 + round(one.processor.encoder(task).lead),
-        )
+        places = before - 1  # the token that asks comes first, then what is heard, written and said lie beside each other
+        assert example.positions[: before + 2] == [*range(1, places + 1), 0, 1, 3]  # of 1.5 steps a token
+        first = draft.ids.index(given) + 1 if given in draft.ids else heard
+        assert example.positions[-len(said)] == 1 + round(encoder.lead if first is None else 1.5 * first)
 
 
 def test_written_text_is_the_likeliest_after_the_prompt(waves):

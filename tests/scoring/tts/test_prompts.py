@@ -51,10 +51,8 @@ def test_words_of_the_prompt(heard: str, expected: int) -> None:
     assert prompts.words_before("The old bridge was closed for repairs.", heard) == expected
 
 
-def test_words_by_their_times() -> None:
+def test_halves() -> None:
     one = Utterance("a", ("a.wav",), "one two three", 9.0, start=10.0, extra={"words": [["one", 10.5, 11], ["two", 12, 13.4], ["three", 14, 15]]})
-    assert words_by_time(one, 3.0) == 2 and prompts.words_by_time(one, 2.5) == 1
-    assert words_by_time(Utterance("a", ("a.wav",), "one two"), 3.0) is None
     first, rest = prompts.halves(one, 3.0, 2)
     assert (first.start, first.end, first.text) == (10.0, 13.0, "one two") and (rest.start, rest.end, rest.text, rest.duration) == (
         13.0,
