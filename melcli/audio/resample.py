@@ -12,7 +12,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-MAX_RATIO_TERM = 1000  # of the two numbers whose ratio stands for that of the rates: mostly off by a millionth, next to 1 by up to 1 in 2,000
+MAX_RATIO_TERM = 1000  # of the two numbers whose ratio stands for that of the rates: mostly off by a millionth, near 1, 2, 1/2 … by up to 1 in 2,000
 MATRIX_ELEMENTS = 1 << 17  # of the input that are laid out at once: half a megabyte, so that it stays in the cache
 
 
@@ -45,7 +45,7 @@ def _filter(source: int, target: int) -> tuple[Tensor, int, int, int]:
 class Resampler:
     """Resamples one signal that arrives in blocks. What all `push` and the last `finish` return, joined, is the whole signal resampled.
 
-    Mono float32 on the CPU; a signal of n samples becomes ceil(n * target / source).
+    Mono float32 on the CPU; a signal of n samples becomes ceil(n * target / source), by the ratio that stands for that of the rates.
     """
 
     def __init__(self, source: int, target: int) -> None:
@@ -88,7 +88,7 @@ class Resampler:
 
 
 def resample(wave_S: Tensor, source: int, target: int) -> Tensor:
-    """wave_S float32 at `source` Hz as ceil(S * target / source) samples at `target` Hz; the tensor itself where the rates are equal."""
+    """wave_S float32 at `source` Hz at `target` Hz, see Resampler; the tensor itself where the rates are equal."""
     if source == target:
         return wave_S
     resampler = Resampler(source, target)

@@ -133,6 +133,8 @@ def make_shard(folder: Path, index: int, items: Sequence[tuple[Utterance, int]],
             failures.append(Failure(utterance.id, utterance.audio[0] if utterance.audio else "", str(error)))
             continue
         row = replace(utterance, duration=len(wave_S) / rate)
+        if options.augment is not None:  # at another speed words have other times
+            row = replace(row, extra={key: value for key, value in row.extra.items() if key != "words"})
         kept.append(row if options.copies == 1 else replace(row, id=f"{row.id}#{copy}", extra={**row.extra, "copy": copy}))
         waves.append(wave_S)
         filled += len(wave_S)

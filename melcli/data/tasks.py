@@ -172,9 +172,7 @@ class Encoder:
         """Positions of the encoded sequence; see `__call__`."""
         return len(self(utterance, patches, [], steps=steps).input_ids) + len(text_ids)
 
-    def __call__(
-        self, utterance: Utterance, patches: int, text_ids: list[int], untold: int = 0, steps: int = 0, heard: int | None = None
-    ) -> Example:
+    def __call__(self, utterance: Utterance, patches: int, text_ids: list[int], untold: int = 0, steps: int = 0, heard: int | None = None) -> Example:
         """patches: of the speech, be it heard or said; steps: of speech that is said where speech is heard as well, 0 for none.
 
         untold: patches at the head of the speech, such as somebody else's voice, whose text is not in the text. heard: tokens of the text that were

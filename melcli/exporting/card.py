@@ -10,8 +10,8 @@ from melcli import __version__
 from melcli.exporting.source import Source
 from melcli.untrusted import parse_json
 
-MEASURED = re.compile(r"\n## Measured\n.*?(?=\n## |\Z)", re.S)
-EXPORTED = re.compile(r"\n## Exported\n.*?(?=\n## |\Z)", re.S)
+MEASURED = re.compile(r"\n## Measured\n.*?(?=\n##? |\Z)", re.S)
+EXPORTED = re.compile(r"\n## Exported\n\nBy melcli \S+\.\n(?:\n(?:- .*\n)+)?(?:\nThese weights have not been measured.*\n)?")  # no more than we wrote
 STALE = "These weights have not been measured"
 
 LOAD = """

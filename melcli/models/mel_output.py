@@ -25,9 +25,9 @@ class MelOutput(SpeechOutput):
     """Base of those outputs: normalisation, pre-net and post-net.
 
     norm: `global` for per-bin statistics of the training data, or `none`. frames: of a patch. prenet, dropout: width and dropout of the pre-net.
-    postnet, postnet_layers: channels and layers of the convolutions, 0 layers for none. floor: frames are raised to this log-mel value, in the units
-    of the mel specification; None leaves them. Digital silence, 8 orders of magnitude below speech, is otherwise nearly all a squared error sees.
-    reads: numbers of a patch that the pre-net reads; unless given, a patch is its frames end to end, X = R x M.
+    postnet, postnet_layers: channels and layers of the convolutions, 0 layers for none. floor: recorded frames are raised to this log-mel value, in
+    the units of the mel specification; None leaves them. Digital silence, 8 orders of magnitude below speech, is else nearly all a squared error
+    sees. reads: numbers of a patch that the pre-net reads; unless given, a patch is its frames end to end, X = R x M.
     """
 
     def __init__(
@@ -68,7 +68,10 @@ class MelOutput(SpeechOutput):
 
     def normal(self, mel_FM: Tensor) -> Tensor:
         """Frames in the units that the model works in."""
-        mel_FM = self.raised(mel_FM.float())
+        return self._scaled(self.raised(mel_FM))
+
+    def _scaled(self, mel_FM: Tensor) -> Tensor:
+        mel_FM = mel_FM.float()
         return mel_FM if self.normalise is None else (mel_FM - self.normalise.global_mean) * self.normalise.global_invstd
 
     def units(self, y_FM: Tensor) -> Tensor:
@@ -87,7 +90,7 @@ class MelOutput(SpeechOutput):
     def polish(self, mel_TM: Tensor) -> Tensor:
         if self.postnet is None:
             return mel_TM
-        return self.units(self.postnet(self.normal(mel_TM), torch.tensor([len(mel_TM)], device=mel_TM.device)))
+        return self.units(self.postnet(self._scaled(mel_TM), torch.tensor([len(mel_TM)], device=mel_TM.device)))
 
     def regression(self, said_PRM: Tensor, y_FM: Tensor, frames_U: Tensor, layout: Layout, count: Tensor | int) -> Tensor:
         """L1 + L2 of frames before and after the post-net."""

@@ -96,7 +96,7 @@ class SpeechLMProcessor(ProcessorMixin):
         if speech_output is not None:
             named = {"token_id": config.spoken_token_id, "pace": config.spoken_pace, "positions": config.text_positions}
             lead = config.prompt_seconds * config.mel_spec.frame_rate / speech_output.stride
-            seconds = config.prompt_seconds
+            seconds = config.prompt_seconds if config.ctc_weight > 0 else 0.0  # who replies knows by the CTC head which words it has heard
             speaking = {"stride": speech_output.stride, "prompt": config.speak_prompt, "lead": lead, "seconds": seconds, **named}
         options = {"ctc_alphabet": config.ctc_alphabet, "chains": given, "speaking": speaking, "task_prompts": config.prompts, **ids}
         processor = cls(tokenizer, config.mel, stride, speech_input.reads, config.prompt, **options)

@@ -66,13 +66,15 @@ class Event:
 
 @dataclass(slots=True)
 class _Draft:
-    """A reply under way. features: what the model hears. ids: all that it has written. own: how many of them the speech is of."""
+    """A reply under way. features: what the model hears. ids: all that it has written. own: how many of them the speech is of. cut: how many of them
+    are of the prompt of `continue`, by the CTC head; None where nobody knows."""
 
     features: Tensor
     ids: list[int]
     heard: str = ""
     said: str = ""
     own: int = 0
+    cut: int | None = None
     reason: str = "eos"
 
     @property
@@ -211,7 +213,10 @@ class Replier:
         most = self.model.config.max_seconds if max_seconds is None else self.prompt_seconds + max_seconds
         for draft, found, heard in self._write(drafts, task, [self._limit(most)] * len(drafts)):
             draft.ids, draft.own, draft.reason = found.tokens, len(found.tokens), found.finish_reason
-            draft.heard, draft.said = split(self.processor.text(found.tokens), heard)
+            text = self.processor.text(found.tokens)
+            draft.heard, draft.said = split(text, heard)
+            if self.model.ctc_head is not None and len(text.split()) > 1:
+                draft.cut = self.processor.encoder(task).count(draft.heard) if _letters(heard) else 0
 
     def _answer(self, drafts: Sequence[_Draft], task: Task, max_seconds: float | None) -> None:
         """The answer to a question that was written."""
@@ -270,11 +275,10 @@ class Replier:
     def _prompt(self, draft: _Draft, task: Task, seed: int, max_seconds: float | None) -> Prompt:
         """All that is read before the first patch is said."""
         encoder = self.processor.encoder(task)
-        heard = encoder.count(draft.heard) if task == "continue" and draft.said else None
-        taught = encoder(Utterance("", ()), self.processor.patches(len(draft.features)), draft.ids, steps=1, heard=heard)
+        taught = encoder(Utterance("", ()), self.processor.patches(len(draft.features)), draft.ids, steps=1, heard=draft.cut)
         ids, positions = taught.input_ids[:-1], taught.positions and taught.positions[:-1]
         config, stride = self.model.config, self.model.speech_output.stride
-        before = encoder.lead if heard is None else config.spoken_pace * heard  # what was heard is written as well
+        before = encoder.lead if draft.cut is None else config.spoken_pace * draft.cut  # what was heard is written as well
         steps = max(0.0, config.spoken_pace * draft.own - before)
         guard = Guard(self.spec, stride, steps, config.spoken_level, max_seconds)
         return Prompt(Example(ids, [-100] * len(ids), positions=positions), seed_of(seed, *draft.ids), guard, heard=draft.features)

@@ -288,6 +288,12 @@ def _from_speech_lm(
     wanted = _wanted(model)
     if not all(fresh(name) for name in wanted if name.startswith("speech_input.")) and (gap := config.mel_spec.difference(theirs.mel_spec)):
         raise ConfigError(f"data.mel: the features differ from those of model.init {origin.name}: {gap}; or model.fresh: [speech_input]")
+    floors = [(output or {}).get("floor") for output in (config.speech_output, theirs.speech_output)]
+    if floors[0] != floors[1] and not all(fresh(name) for name in wanted if name.startswith("speech_output.normalise.")):
+        raise ConfigError(
+            f"model.speech_output.floor: {floors[0]} where that of model.init {origin.name} is {floors[1]}: its statistics are of other values; "
+            "measure them anew with model.fresh: [speech_output.normalise]"
+        )
     adapters = {name: tensors.pop(name) for name in [*tensors] if lora.is_lora(name)}
     coverage = _match(origin, wanted, tensors, fresh, drop)
     _assign(model, {name: tensors[name].float() for name in coverage.loaded} | _random(model, [*coverage.fresh]))

@@ -140,7 +140,8 @@ class _Said:
         for batch in by_length([len(item.example.input_ids) for item in self.items], POSITIONS):
             items = [self.items[i] for i in batch]
             for i, mel_TM in zip(batch, said_after_truth(model, items, self.pad_id, noise), strict=True):
-                gap_TM = mel_TM - model.speech_output.raised(self.items[i].spoken_TM.to(mel_TM.device).float())
+                true_TM = self.items[i].spoken_TM.to(mel_TM.device).float()
+                gap_TM = model.speech_output.raised(mel_TM) - model.speech_output.raised(true_TM)
                 distances[i], counts[i] = self.each * float(gap_TM.abs().sum()), gap_TM.numel()
         return distances, counts
 

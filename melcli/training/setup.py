@@ -278,7 +278,10 @@ def measure_output(started: Started, data: TrainingData, sounds: Lexicon | None 
     found = found or sample_heard(data)
     spec = model.config.mel_spec
     if statistics:
-        model.speech_output.measure([mel_TM.float() for _, mel_TM in found])
+        output, new = model.speech_output, started.coverage.fresh
+        kept = {name: tensor.clone() for name, tensor in output.state_dict().items() if f"speech_output.{name}" not in new}
+        output.measure([mel_TM.float() for _, mel_TM in found])
+        output.load_state_dict(kept, strict=False)  # what another model brought stays as it is
     texts, steps = [], 0
     for i, mel_TM in found:
         utterance, task = data.features.utterances[i], data.tasks[i]

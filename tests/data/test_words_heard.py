@@ -24,15 +24,35 @@ def test_by_their_times() -> None:
     assert [words_by_time(timed(TIMES), seconds) for seconds in (0.0, 2.5, 3.0, 9.0)] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("words", [None, TIMES[:2], [{"word": "one"}, *TIMES[1:]], [["one", "a", "b"], *TIMES[1:]], [["one", 1], *TIMES[1:]]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        None,
+        TIMES[:2],
+        [{"word": "one"}, *TIMES[1:]],
+        [["one", "a", "b"], *TIMES[1:]],
+        [["one", 1], *TIMES[1:]],
+        [["one", float("nan"), 11], *TIMES[1:]],
+        [["one", True, 11], *TIMES[1:]],
+        [["one", 10**400, 10**400], *TIMES[1:]],
+        [["one", 11, 10.5], *TIMES[1:]],
+    ],
+)
 def test_what_are_no_times_of_these_words(words: object) -> None:
     assert words_by_time(timed(words), 3.0) is None
 
 
+def test_as_transcribe_writes_them() -> None:
+    named = [dict(zip(("word", "start", "end"), one, strict=True)) for one in TIMES]
+    assert words_by_time(timed(named), 3.0) == words_by_time(timed(TIMES), 3.0) == 2
+
+
 def test_by_letters() -> None:
     assert [words_by_letters(timed(None), seconds) for seconds in (0.0, 1.2, 1.4, 3.8, 3.9, 7.0, 7.1, 20.0)] == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert words_by_letters(Utterance("a", ("a.wav",), "one"), 3.0) is None
-    assert words_by_letters(Utterance("a", ("a.wav",), "", 3.0), 3.0) == 0
+    assert words_by_letters(Utterance("a", ("a.wav",), "one two"), 3.0) is None
+    for text in (None, "", "one", "一二三四五六"):  # one word says nothing of where in it the cut is
+        assert words_by_letters(Utterance("a", ("a.wav",), text, 3.0, extra={"words": [["one", 0, 1]]}), 1.0) is None
+        assert words_by_time(Utterance("a", ("a.wav",), text, 3.0, extra={"words": [["one", 0, 1]]}), 1.0) is None
 
 
 def test_strings_of_digits_know_when_each_is_said(shared_data: Path) -> None:

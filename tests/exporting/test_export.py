@@ -147,10 +147,12 @@ def test_the_mean_of_evaluations(model: Path, tmp_path: Path) -> None:
     card = (tmp_path / "out" / "README.md").read_text()
     assert "mean of the evaluations at steps 2, 3, 4" in card and "12.5" not in card and not (tmp_path / "out" / "evaluation.json").exists()
     assert done.changed == "20 of 20 transcripts the same, 100.0 % of their tokens"
+    (tmp_path / "out" / "README.md").write_text(card + "\nOur words on the licence.\n\n# Contact\n\nus\n")
     export(str(tmp_path / "out"), tmp_path / "small", int8=True)
     again = (tmp_path / "small" / "README.md").read_text()
     assert again.count("## Exported") == again.count("have not been measured") == 1
     assert "mean of the evaluations at steps 2, 3, 4" in again and "eight bits" in again
+    assert "Our words on the licence.\n\n# Contact\n\nus\n" in again
     with pytest.raises(UsageError, match=r"--average 9: .* there are 3"):
         export(str(run), tmp_path / "other", average=9)
     with pytest.raises(UsageError, match="is no folder of a run"):

@@ -10,6 +10,7 @@ from melcli.data.collate import Item, pack
 from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError, UsageError
 from melcli.models import checkpoint
+from melcli.models.hypothesis import Hypothesis
 from melcli.models.noise import Still
 from melcli.models.replier import Replier, split
 from melcli.models.speaking import speak
@@ -71,8 +72,7 @@ def test_taught_is_step_by_step(task, positions, waves):
     output, said = one.model.speech_output, torch.stack(track.patches)
     mel_TM = output.frames(said)
     encoder = one.processor.encoder(task)
-    heard = encoder.count(draft.heard) if task == "continue" and draft.said else None
-    example = encoder(Utterance("", ()), one.processor.patches(len(draft.features)), draft.ids, steps=len(said), heard=heard)
+    example = encoder(Utterance("", ()), one.processor.patches(len(draft.features)), draft.ids, steps=len(said), heard=draft.cut)
     assert example.input_ids[: -len(said)] == prompt.example.input_ids
     batch = pack([[Item(example, draft.features, mel_TM)]], 0)
     read = ("input_ids", "documents", "position_ids", "speech", "speech_lengths", "spoken", "spoken_lengths")
@@ -89,8 +89,32 @@ def test_taught_is_step_by_step(task, positions, waves):
     if positions == "spread":
         places = before - 1  # the token that asks comes first, then what is heard, written and said lie beside each other
         assert example.positions[: before + 2] == [*range(1, places + 1), 0, 1, 3]  # of 1.5 steps a token
-        first = draft.ids.index(given) + 1 if given in draft.ids else heard
+        first = draft.ids.index(given) + 1 if given in draft.ids else draft.cut
         assert example.positions[-len(said)] == 1 + round(encoder.lead if first is None else 1.5 * first)
+
+
+def test_where_the_speech_begins_is_learnt_as_it_is_replied():
+    """Whoever has no CTC head cannot know what it has heard, and is not taught as if it could."""
+    utterance = Utterance("a", (), "one two cat", 1.0)
+    for weight, first in ((0.0, lambda encoder, ids: round(encoder.lead)), (1.0, lambda encoder, ids: round(1.5 * encoder.count("one")))):
+        encoder = replier(text_positions="spread", ctc_weight=weight).processor.encoder("continue")
+        ids = encoder.texts([utterance])[0]
+        example = encoder(utterance, 4, ids, steps=3)
+        assert example.positions[-3] == example.positions[example.input_ids.index(ids[0])] + first(encoder, ids)
+
+
+@pytest.mark.parametrize(("heard", "cut"), [("", 0), ("one", "one"), ("one two", "one two")])
+def test_what_was_heard_of_the_text_is_cut_off(heard, cut, waves, monkeypatch):
+    one = replier(text_positions="spread")
+    encoder = one.processor.encoder("continue")
+    ids = encoder.texts([Utterance("a", (), "one two")])[0]
+    draft = one._draft(waves[0], "continue")
+    monkeypatch.setattr(one, "_write", lambda drafts, *_: iter([(draft, Hypothesis(ids, "eos", 0.0), heard)]))
+    one._hear([draft], "continue", None)
+    assert draft.cut == (cut if cut == 0 else encoder.count(cut))
+    prompt = one._prompt(draft, "continue", 0, None)
+    axis = prompt.example.positions[prompt.example.input_ids.index(ids[0])]
+    assert prompt.example.positions[-1] == axis + round(1.5 * draft.cut) - 1
 
 
 def test_written_text_is_the_likeliest_after_the_prompt(waves):

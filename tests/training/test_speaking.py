@@ -177,6 +177,27 @@ def test_a_voice_of_letters_goes_on_with_sounds(recipe_file, tmp_path):
         start(Origin("x", tmp_path, "causal-lm"), run.recipe, None, run.tokenizer)
 
 
+def test_what_is_new_of_a_speech_output_is_measured_and_nothing_else(recipe_file, tmp_path):
+    first = Run(recipes.load(str(recipe_file)), tmp_path / "first")
+    with torch.no_grad():  # as if other data had been measured
+        first.model.speech_output.normalise.global_mean += 1.0
+    checkpoint.save(tmp_path / "voice", first.model, first.processor)
+    before = {name: tensor.clone() for name, tensor in first.model.speech_output.state_dict().items()}
+
+    def begun(*settings: str) -> dict[str, torch.Tensor]:
+        run = Run(recipes.load(str(recipe_file), [f"model.init={tmp_path / 'voice'}", "model.backbone=null", *settings]), tmp_path / "second")
+        return dict(run.model.speech_output.state_dict())
+
+    changed = {name for name, tensor in begun("model.fresh=[speech_output.latent]").items() if not torch.equal(tensor, before[name])}
+    assert changed and all(name.startswith("latent.") for name in changed)
+    changed = {name for name, tensor in begun("model.fresh=[speech_output.normalise]").items() if not torch.equal(tensor, before[name])}
+    assert changed == {"normalise.global_mean"}  # the deviations come out as they were
+    with pytest.raises(ConfigError, match=r"floor: -5 where that of model.init .* is None: .*model.fresh: \[speech_output.normalise\]"):
+        begun("model.speech_output.floor=-5")
+    raised = begun("model.speech_output.floor=-2.5", "model.fresh=[speech_output.normalise]")
+    assert (raised["normalise.global_mean"] > before["normalise.global_mean"] - 0.9).all()  # less than that was added above
+
+
 def test_one_number_of_two_measures():
     rates = {"a": 10.0, "b": 20.0, "a [mel dB]": 6.0}
     assert measures.means(rates) == {"wer": 15.0, "mel_db": 6.0}
