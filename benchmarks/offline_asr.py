@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from figures import write
 from torch import Tensor
@@ -31,7 +30,8 @@ from melcli.models.recogniser import Recogniser
 from melcli.models.speech_lm_recogniser import SpeechLMRecogniser
 from melcli.models.sphinx import Sphinx
 from melcli.scoring import bootstrap, protocol
-from melcli.scoring.wer import ErrorCounts
+from melcli.scoring.results import ResultRow
+from melcli.scoring.run import score_rows
 from melcli.transcribe import Transcriber
 
 SETS = {
@@ -51,7 +51,7 @@ class Clips:
 
     waves: list[Tensor]
     texts: list[str]
-    speakers: list[str]
+    speakers: list[str | None]
 
     @property
     def seconds(self) -> float:
@@ -62,7 +62,7 @@ def clips(source: str, root: Path, limit: int | None) -> Clips:
     utterances = read_source(source, root=root)
     if limit is not None and limit < len(utterances):
         utterances = random.Random(1).sample(utterances, limit)
-    return Clips([load_utterance(u, RATE) for u in utterances], [u.text or "" for u in utterances], [u.speaker or "" for u in utterances])
+    return Clips([load_utterance(u, RATE) for u in utterances], [u.text or "" for u in utterances], [u.speaker for u in utterances])
 
 
 def hear(recogniser: Recogniser, waves: Sequence[Tensor]) -> tuple[list[str], float]:
@@ -70,14 +70,6 @@ def hear(recogniser: Recogniser, waves: Sequence[Tensor]) -> tuple[list[str], fl
     began = time.perf_counter()
     found = {i: one.text for batch in recogniser.recognise(waves) for i, one in batch.items()}
     return [found[i] for i in range(len(waves))], time.perf_counter() - began
-
-
-def drawn(speakers: list[str]) -> bootstrap.Blocks:
-    """What the bootstrap draws: speakers, as `melcli score` does, or utterances where there are few."""
-    known, index = np.unique(speakers, return_inverse=True)
-    if len(known) < bootstrap.FEWEST_BLOCKS:
-        return bootstrap.Blocks("utterance", np.arange(len(speakers)), len(speakers))
-    return bootstrap.Blocks("speaker", index, len(known))
 
 
 class WhisperShaped:
@@ -135,10 +127,13 @@ def main() -> None:
             hear(recogniser, heard.waves[:4])  # loads, where that is left to the first call
             texts, taken = hear(recogniser, heard.waves)
             counts = counts or [min(WHISPER_MOST, round(WHISPER_TOKENS * len(text.split())) + 1) for text in texts]
-            scored = [(who, one) for who, one in zip(heard.speakers, rules.score_each(heard.texts, texts), strict=True) if one is not None]
-            errors = [one for _, one in scored]
-            wer = sum(errors, ErrorCounts()).wer or 0.0
-            likely = bootstrap.intervals(errors, drawn([who for who, _ in scored]))[0]
+            rows_heard = [
+                ResultRow(str(i), None, None, text, said, speaker=who)
+                for i, (text, said, who) in enumerate(zip(heard.texts, texts, heard.speakers, strict=True))
+            ]
+            run = score_rows(rules, name, source, rows_heard)
+            wer = run.total.wer or 0.0
+            likely = bootstrap.intervals(run.counts, bootstrap.blocks(run.rows))[0]
             between = f"{likely.low:.1f} to {likely.high:.1f}" if likely else ""
             print(f"  {name:32}{wer:>8.2f}{between:>18}{heard.seconds / taken:>8.1f}", flush=True)
             rows.append({"set": source, "recogniser": name, "wer": round(wer, 2), "interval": between, "rtfx": round(heard.seconds / taken, 1)})
