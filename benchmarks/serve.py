@@ -1,6 +1,6 @@
 """`melcli serve` under many clients beside one: throughput, latency, errors and lost requests.
 
-    python benchmarks/serve.py --root ../shared/data [--clients 50] [--seconds 60] [--json FILE]
+    python benchmarks/serve.py --root ../shared/data [--clients 50] [--seconds 60] [--beam N] [--json FILE]
 
 The server is a process of its own, the clients are threads of this one. Each sends the next recording when the last is answered. One client runs for
 half of the time before and for half of it after the many, so that a machine that is busy at times is so for both. A request is lost when it has no
@@ -137,11 +137,13 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--check", type=int, default=40, help="recordings that are heard once more alone, to compare their texts")
+    parser.add_argument("--beam", type=int, help="of the server, 1 is greedy; the model's own unless given")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     recordings = clips(options.source, options.root, options.utterances)
     command = [sys.executable, "-m", "melcli", "serve", "--port", "0", "--transcribe", f"served={options.model}", "--synthesize", "none", "-q"]
-    server = subprocess.Popen([*command, "--queue", str(2 * options.clients)], stdout=subprocess.PIPE, text=True)
+    command += ["--queue", str(2 * options.clients), *(["--beam", str(options.beam)] if options.beam else [])]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     url = server.stdout.readline().strip()
     try:

@@ -15,6 +15,7 @@ from melcli.audio.segment import Cutter, Piece
 from melcli.data.load import stream_utterance
 from melcli.errors import AudioError
 from melcli.inputs import AudioInput
+from melcli.models.hardware import alone_in_thread
 from melcli.models.recogniser import Recognised, Word
 from melcli.transcripts import Segment, Transcript
 
@@ -130,6 +131,7 @@ def _coming(made: Iterator[Window]) -> Future[Window | None]:
     found: Future[Window | None] = Future()
 
     def make() -> None:
+        alone_in_thread()
         try:
             found.set_result(next(made, None))
         except BaseException as error:  # for whoever waits

@@ -2,7 +2,7 @@
 
     serve({"tiny-en": "tiny-en"}, {"tiny-voice": "tiny-voice"}, Options(port=8000))
 
-The event loop takes requests; one thread runs the models, a batch at a time (serving/worker.py).
+A thread's event loop takes requests; the main thread runs the models, a batch at a time (serving/worker.py).
 """
 
 from __future__ import annotations
@@ -95,21 +95,34 @@ class Server:
         """Serve until SIGINT, SIGTERM or `stop`. Raises what loading the models raised, and KeyboardInterrupt after a second SIGINT, which breaks off
         what was accepted."""
         handlers = {}
-        if threading.current_thread() is threading.main_thread():  # uvicorn gives a signal on to who had it before: there it ends
-            handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+        if threading.current_thread() is threading.main_thread():
+            handlers = {number: signal.signal(number, self._signalled) for number in (signal.SIGINT, signal.SIGTERM)}
+        requests = threading.Thread(target=self._take_requests, name="melcli-requests", daemon=True)
+        requests.start()
         try:
-            self.worker.start()
-            asyncio.run(self._server.serve(sockets=[self.socket]))
-            if self.worker.failure is None and self.worker.ready:
-                self.worker.stop()
+            self.worker.run()
+        except BaseException:
+            self._server.should_exit = self._server.force_exit = True
+            raise
         finally:
+            requests.join()
             self.socket.close()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         if self.worker.failure is not None:
             raise self.worker.failure
-        if self._server.force_exit:
+
+    def _take_requests(self) -> None:
+        """The event loop; when it has ended, no work will come."""
+        try:
+            asyncio.run(self._server.serve(sockets=[self.socket]))
+        finally:
+            self.worker.stop()
+
+    def _signalled(self, number: int, _: object) -> None:
+        if number == signal.SIGINT and self._server.should_exit:
             raise KeyboardInterrupt
+        self.stop()
 
     def stop(self) -> None:
         """End `run`, from another thread."""

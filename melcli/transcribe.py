@@ -29,6 +29,7 @@ from melcli.transcripts import Segment, Transcript
 WINDOW_SECONDS = 1800.0  # utterances sorted by length at a time: long enough for even batches, short enough for memory
 LONG_SECONDS = 480.0  # and of recordings of any length, whose memory is to stay flat
 SILENCE = Recognised("", "silence")
+TRIM_SECONDS = 90.0  # heard until what was freed goes back to the system: ever new sizes leave holes that later ones do not fit in
 STREAM_SECONDS = 60.0  # and where each segment is wanted soon
 LEAST_CHUNK = 2.0  # seconds that --max-chunk may be at least
 
@@ -58,6 +59,7 @@ class Transcriber:
         self.warm_up = warm_up
         self.network = network
         self.max_chunk = max_chunk or recogniser.max_seconds
+        self._since_trim = 0.0
 
     @classmethod
     def load(
@@ -125,17 +127,12 @@ class Transcriber:
         items = list(items)
         live = any(item.utterance.audio == (MICROPHONE,) for item in items)
         most = 0.0 if live else STREAM_SECONDS if heard else LONG_SECONDS if self.network else WINDOW_SECONDS
-        since = 0.0
         for window in ahead(windows(items, rate, self.cutter, most)):
             for hearing in self.hear(window):
                 for segment in hearing.ready() if heard else ():
                     heard(hearing.item, segment)
                 if hearing.done:
                     yield hearing.transcript()
-            since += window.seconds
-            if since >= LONG_SECONDS:
-                give_back_freed_memory()
-                since = 0.0
 
     def hinted(self, hints: Hints) -> Transcriber:
         """The same model, its weights shared, told something else. Raises UsageError for hints that it cannot follow."""
@@ -171,7 +168,12 @@ class Transcriber:
             batch: Mapping[int, Recognised] | None = next(batches, None)
             if batch is None:
                 return
-            per_sample = (time.perf_counter() - began) / (sum(len(waves[i]) for i in batch) or 1)
+            samples = sum(len(waves[i]) for i in batch)
+            per_sample = (time.perf_counter() - began) / (samples or 1)
+            self._since_trim += samples / self.recogniser.rate
+            if self._since_trim >= TRIM_SECONDS:
+                give_back_freed_memory()
+                self._since_trim = 0.0
             for i, recognised in batch.items():
                 hearing, number, piece = places[i]
                 hearing.take(number, piece, recognised)

@@ -15,6 +15,7 @@ SPEECH = "<|speech|>"
 SPOKEN = "<|spoken|>"
 TEXT = "<|text|>"  # in a prompt of tts: where the text goes; in one of continue and answer: where it is written
 ANSWER = "<|answer|>"  # written between a question and its answer
+SLOWEST = 0.5  # how fast a speaker is taken to be at the least, as against others; at the most its inverse
 ASKS = {"continue": "<|continue|>", "answer": "<|question|>", "instruct": "<|instruct|>"}  # what asks for them, unless a prompt says otherwise
 
 
@@ -92,7 +93,7 @@ class Example:
     """One encoded sequence. labels are -100 on conditions.
 
     ctc_ids, spoken_ctc_ids: the text of the speech that is heard, and of that which is said, in CTC's classes; None where it is unknown, or there is
-    no such speech. positions: of the tokens, where they are not 0, 1, 2 and so on.
+    no such speech. positions: of the tokens, where they are not 0, 1, 2 and so on. speed: positions that a patch of speech which is said takes.
     """
 
     input_ids: list[int]
@@ -100,6 +101,7 @@ class Example:
     ctc_ids: list[int] | None = None
     positions: list[int] | None = None
     spoken_ctc_ids: list[int] | None = None
+    speed: float = 1.0
 
 
 class Encoder:
@@ -201,15 +203,17 @@ class Encoder:
             labels += piece if segment.target and segment.kind == "text" else [-100] * len(piece)
         if not (self.reads_speech or self.speaks) and ids:  # nothing before the first token to predict it from
             labels[0] = -100
-        positions = None
+        positions, speed = None, 1.0
         if self.pace and self.replies:
             heard_at = [token == self.speech_id for token in ids[:own]]
-            start = self.start(text_ids, self.heard_of(utterance) if heard is None and steps and text_ids else heard)
-            positions = spread_reply(heard_at, len(text_ids) + len(self.end_ids), start, after, steps, self.pace)
+            heard = self.heard_of(utterance) if heard is None and steps and text_ids else heard
+            speed = self.speed(heard, len(text_ids))
+            start = self.start(text_ids, heard)
+            positions = spread_reply(heard_at, len(text_ids) + len(self.end_ids), start, after, steps, self.pace, speed)
         elif self.pace:
             positions = spread(own, len(text_ids), len(ids) - patches, patches, self.pace, untold)
         ctc_ids, spoken_ctc_ids = self._ctc_ids(utterance, text_ids)
-        return Example(ids, labels, ctc_ids, positions, spoken_ctc_ids)
+        return Example(ids, labels, ctc_ids, positions, spoken_ctc_ids, speed)
 
     def asked(self, patches: int, written: Sequence[int] = ()) -> Example:
         """What stands before the next token of a text: the prompt with the speech in it and what is written already."""
@@ -225,6 +229,13 @@ class Encoder:
         between = self._condition(ANSWER)
         cut = text_ids.index(between[0]) + len(between) if self.parts > 1 and between[0] in text_ids else 0
         return round(cut * self.pace + self.lead)
+
+    def speed(self, heard: int | None, written: int) -> float:
+        """How much faster than most somebody speaks, of whose `written` tokens so many were `heard` in the prompt: 1 where nobody knows, none were or
+        all, since the prompt may then have ended in silence."""
+        if not heard or not self.lead or heard >= written:
+            return 1.0
+        return min(max(heard * self.pace / self.lead, SLOWEST), 1 / SLOWEST)
 
     def heard_of(self, utterance: Utterance) -> int | None:
         """Tokens of the text that lie in the prompt of `continue`, by the words' times or else by letters; None where neither is known."""
@@ -249,10 +260,18 @@ class Encoder:
         return replace(self(utterance, voice_steps + steps, both), spoken_ctc_ids=self._ctc_ids(utterance, text_ids)[1])
 
     def _ctc_ids(self, utterance: Utterance, text_ids: list[int]) -> tuple[list[int] | None, list[int] | None]:
-        """The text of what is heard and of what is said, where it is known: of speech that is cut in two, nobody says which words are where."""
+        """The text of what is heard and of what is said, where it is known: of speech that is cut in two, by the words' times."""
         if not self.replies:
             ids = self._in_classes(self.written(utterance), text_ids)
             return ids if self.reads_speech else None, ids if self.speaks else None
+        if self.seconds:
+            count = words_by_time(utterance, self.seconds)
+            if count is None:
+                return None, None
+            words = self.written(utterance).split()
+            heard, said = " ".join(words[:count]), " ".join(words[count:])
+            cut = self.count(heard)
+            return self._in_classes(heard, text_ids[:cut]), self._in_classes(said, text_ids[cut:])
         between = self._condition(ANSWER)
         if self.parts < 2 or not between or between[0] not in text_ids:
             return None, None
@@ -271,12 +290,12 @@ class Encoder:
         return self._conditions[piece]
 
 
-def spread_reply(heard: Sequence[bool], tokens: int, start: int, after: int, patches: int, pace: float) -> list[int]:
+def spread_reply(heard: Sequence[bool], tokens: int, start: int, after: int, patches: int, pace: float, speed: float = 1.0) -> list[int]:
     """Positions of a reply on one axis of time: what is heard, a token written of it, and the patch that says a token have about the same one.
 
     heard: of each place before what is written, whether it holds speech; what else is there counts on from 0, and the axis begins after it. tokens:
     that are written, the end with them, in steps of `pace` patches. start: positions from the axis' beginning to the speech that is said; after:
-    tokens read between the text and that speech, which stand right before it; patches: of that speech.
+    tokens read between the text and that speech, which stand right before it; patches: of that speech, `speed` positions each.
     """
     first = sum(not each for each in heard)
     before, around, patch = [], 0, first
@@ -285,7 +304,7 @@ def spread_reply(heard: Sequence[bool], tokens: int, start: int, after: int, pat
         patch, around = patch + each, around + (not each)
     said = first + start
     between = [max(0, said - after + i) for i in range(after)]
-    return [*before, *(first + round(i * pace) for i in range(tokens)), *between, *range(said, said + patches)]
+    return [*before, *(first + round(i * pace) for i in range(tokens)), *between, *(said + round(i * speed) for i in range(patches))]
 
 
 def spread(own: int, tokens: int, prompt: int, patches: int, pace: float, untold: int = 0) -> list[int]:

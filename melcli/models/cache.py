@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+MOST_ROOM = 32  # positions reserved at a time: a copy every so many steps costs nothing, and few rows need all that they may have
+
 
 class RoomyLayer(DynamicLayer):
-    """One layer's keys and values [B, H, S, E], views into buffers with room for `reserve` further positions."""
+    """One layer's keys and values [B, H, S, E], views into buffers with room for up to `reserve` further positions."""
 
     def __init__(self, reserve: int) -> None:
         super().__init__()
-        self.reserve = reserve
+        self.reserve = min(reserve, MOST_ROOM)
         self._buffers: tuple[Tensor, Tensor] | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -52,7 +54,7 @@ class RoomyLayer(DynamicLayer):
             for buffer in self._buffers:
                 buffer[:, :, shared:held] = buffer[rows, :, shared:held]
         elif held:
-            self._buffers = tuple(buffer[rows] for buffer in self._buffers)  # type: ignore[assignment]
+            self._buffers = tuple(_chosen(buffer, rows, held) for buffer in self._buffers)  # type: ignore[assignment]
             self.keys, self.values = (buffer[:, :, :held] for buffer in self._buffers)
 
     batch_select_indices = select
@@ -61,6 +63,13 @@ class RoomyLayer(DynamicLayer):
     def batch_repeat_interleave(self, repeats: int) -> None:
         if self.get_seq_length():
             self.select(torch.arange(len(self.keys), device=self.keys.device).repeat_interleave(repeats))
+
+
+def _chosen(buffer: Tensor, rows: Tensor, held: int) -> Tensor:
+    """These rows of a buffer; its free room stays untouched, and so costs no memory."""
+    fresh = buffer.new_empty(len(rows), *buffer.shape[1:])
+    fresh[:, :, :held] = buffer[rows, :, :held]
+    return fresh
 
 
 def roomy_cache(layers: int, reserve: int) -> Cache:

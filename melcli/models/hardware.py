@@ -63,3 +63,12 @@ def give_back_freed_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
         if trim is not None:
             trim(0)
+
+
+def alone_in_thread() -> None:
+    """Compute with this thread alone from now on; for one that prepares what the main thread's model is to work on.
+
+    A second thread with helpers of its own makes more of them than there are cores, and OpenMP then lets all of them sleep after each operation: the
+    model ran at little more than half of its speed on two cores. The main thread keeps the number that `pick_device` settles.
+    """
+    torch.set_num_threads(1)

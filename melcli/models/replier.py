@@ -279,9 +279,10 @@ class Replier:
         ids, positions = taught.input_ids[:-1], taught.positions and taught.positions[:-1]
         config, stride = self.model.config, self.model.speech_output.stride
         before = encoder.lead if draft.cut is None else config.spoken_pace * draft.cut  # what was heard is written as well
-        steps = max(0.0, config.spoken_pace * draft.own - before)
+        steps = max(0.0, config.spoken_pace * draft.own - before) / taught.speed
         guard = Guard(self.spec, stride, steps, config.spoken_level, max_seconds)
-        return Prompt(Example(ids, [-100] * len(ids), positions=positions), seed_of(seed, *draft.ids), guard, heard=draft.features)
+        example = Example(ids, [-100] * len(ids), positions=positions, speed=taught.speed)
+        return Prompt(example, seed_of(seed, *draft.ids), guard, heard=draft.features)
 
 
 def split(text: str, heard: str) -> tuple[str, str]:

@@ -96,7 +96,8 @@ class _Rows:
         at_speech = [torch.tensor(prompt.example.input_ids, device=model.device) == config.speech_token_id for prompt in prompts]
         mask = padded_mask(self.valid_BK, torch.stack([_padded(each, width) for each in at_speech]), config.speech_attention == "bidirectional")
         self.first_BD = self._run(x_BLD, position_BL, mask)
-        self.next_B = position_BL[:, -1] + 1
+        self.first_position_B, self.said = position_BL[:, -1] + 1, 0
+        self.speed_B = torch.tensor([prompt.example.speed for prompt in prompts], dtype=torch.float64, device=model.device)
 
     def _embed(self, prompt: Prompt, row: int, noise: Seeded) -> Tensor:
         """A row of its own draws from the row's own generator."""
@@ -113,9 +114,9 @@ class _Rows:
     def advance(self, x_BD: Tensor) -> Tensor:
         """Read a patch a row; the state after it, [B, D]."""
         self.valid_BK = torch.cat([self.valid_BK, self.valid_BK.new_ones(len(self.valid_BK), 1)], 1)
-        h_BD = self._run(x_BD[:, None].to(self.model.dtype), self.next_B[:, None], self.valid_BK[:, None, None, :])
-        self.next_B = self.next_B + 1
-        return h_BD
+        position_B = self.first_position_B + (self.said * self.speed_B).round().long()
+        self.said += 1
+        return self._run(x_BD[:, None].to(self.model.dtype), position_B[:, None], self.valid_BK[:, None, None, :])
 
     def _run(self, x_BLD: Tensor, position_BL: Tensor, allowed_B1LK: Tensor) -> Tensor:
         place_BK = self.valid_BK.long().cumsum(1) - 1  # how far back is counted in places, as in training; positions may be spread
@@ -128,10 +129,10 @@ class _Rows:
 
     def select(self, rows: Sequence[int]) -> None:
         """Go on with these rows."""
-        index = torch.tensor(rows, device=self.next_B.device)
+        index = torch.tensor(rows, device=self.valid_BK.device)
         for layer in self.cache.layers:
             layer.select(index)
-        self.valid_BK, self.next_B = self.valid_BK[index], self.next_B[index]
+        self.valid_BK, self.first_position_B, self.speed_B = self.valid_BK[index], self.first_position_B[index], self.speed_B[index]
 
 
 def _padded(x: Tensor, width: int) -> Tensor:

@@ -24,6 +24,7 @@ from melcli.data.utterance import Utterance
 from melcli.errors import AudioError
 from melcli.inputs import AudioInput
 from melcli.listening import Hearing, Window, steps
+from melcli.models.hardware import alone_in_thread
 from melcli.models.hints import Hints
 from melcli.serving.limits import Limits
 from melcli.serving.metrics import Metrics
@@ -164,6 +165,7 @@ class Ears:
     # the reading thread
 
     def _read(self) -> None:
+        alone_in_thread()
         while (job := self._next_to_read()) is not None:
             found, error = None, None
             try:

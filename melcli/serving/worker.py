@@ -1,4 +1,4 @@
-"""The one thread in which models work: it asks each desk in turn for what waits there, and does it as one batch.
+"""Where models work, in the thread that the server was run in: it asks each desk in turn for what waits there, and does it as one batch.
 
 A desk is where the requests of one model are: `Ears` and `Mouth`. Everything that a desk shares with other threads is changed under one lock.
 """
@@ -50,6 +50,8 @@ class Desk(Protocol):
 class Worker:
     """Runs `load`, which makes the desks, and then what waits there, until `stop`, and then what was accepted before.
 
+    To be run by the process's main thread: others get no more than two thirds of the speed on two cores, since OpenMP's helpers of any but the first
+    thread go to sleep after each operation.
     ready: whether the desks are there. failure: the exception that `load` ended with. changed: the lock, told of every change.
     """
 
@@ -59,20 +61,15 @@ class Worker:
         self.stopping = False
         self.failure: Exception | None = None
         self._load, self._done = load, done
-        self._thread = threading.Thread(target=self._run, name="melcli-models", daemon=True)
-
-    def start(self) -> None:
-        """Begin; returns at once."""
-        self._thread.start()
 
     def stop(self) -> None:
-        """Finish what was accepted, and return."""
+        """Have `run` finish what was accepted, and return; from any thread."""
         with self.changed:
             self.stopping = True
             self.changed.notify_all()
-        self._thread.join()
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Work; returns after `stop`, or when `load` failed."""
         try:
             desks = list(self._load(self.changed))
         except Exception as error:  # told to whoever started the server
@@ -81,15 +78,17 @@ class Worker:
             return
         self.ready = True
         self._done()
-        while (work := self._next(desks)) is not None:
-            try:
-                work()
-            except Exception:
-                console.error(f"a batch failed: {traceback.format_exc().strip().splitlines()[-1]}")
-                console.detail(traceback.format_exc())
-            desks.append(desks.pop(0))
-        for desk in desks:
-            desk.close()
+        try:
+            while (work := self._next(desks)) is not None:
+                try:
+                    work()
+                except Exception:
+                    console.error(f"a batch failed: {traceback.format_exc().strip().splitlines()[-1]}")
+                    console.detail(traceback.format_exc())
+                desks.append(desks.pop(0))
+        finally:  # no thread of theirs may be computing when the process ends
+            for desk in desks:
+                desk.close()
 
     def _next(self, desks: Sequence[Desk]) -> Callable[[], None] | None:
         """The next batch of the desk whose turn it is; None when there will be none any more."""

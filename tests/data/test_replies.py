@@ -65,10 +65,35 @@ def test_continued_speech_begins_beside_the_first_word_that_was_not_heard(about,
     example = enc(utterance, 6, ids, steps=3)
     axis = example.positions[example.input_ids.index(ids[0])]
     start = 7 if heard is None else 2 * len(enc.tokenizer(heard, add_special_tokens=False)["input_ids"])
-    assert example.positions[-3:] == [axis + start + i for i in range(3)]
+    assert example.positions[-3] == axis + start
     assert example.positions[:6] == [axis + i for i in range(6)]  # what is heard
     assert enc(utterance, 6, ids, steps=3, heard=1).positions[-3] == axis + 2  # as told
     assert enc.length(utterance, 6, ids, 3) == len(example.input_ids)
+
+
+TIMED = {"words": [["one", 0.2, 0.9], ["two", 1.0, 2.9], ["three", 3.2, 4.0]]}
+
+
+@pytest.mark.parametrize(("heard", "speed"), [(None, 1.0), (0, 1.0), (3, 0.6), (5, 1.0), (7, 1.4), (1, 0.5), (19, 2.0), (30, 1.0)])
+def test_continued_speech_keeps_the_pace_of_what_was_heard(heard, speed):
+    enc = encoder(continue_, "<|speech|><|continue|><|text|><|speak|>", pace=2.0, lead=10.0, seconds=3.0)
+    ids = list(range(8, 38))
+    example = enc(Utterance("a", ()), 6, ids[:20] if heard == 19 else ids, steps=7, heard=heard)
+    assert example.speed == speed
+    first = example.positions[-7]
+    assert example.positions[-7:] == [first + round(i * speed) for i in range(7)]
+
+
+def test_what_is_heard_and_what_is_said_are_told_apart_by_the_times_of_words():
+    enc = encoder(continue_, "<|speech|><|continue|><|text|><|speak|>", ctc_alphabet="ehnortw ", seconds=3.0)
+    utterance = Utterance("a", (), "one two three", extra=TIMED)
+    example = enc(utterance, 6, enc.texts([utterance])[0], steps=3)
+    assert ["".join("ehnortw "[i] for i in ids) for ids in (example.ctc_ids, example.spoken_ctc_ids)] == ["one two", "three"]
+    guessed = enc(Utterance("a", (), "one two three", 9.0), 6, enc.texts([utterance])[0], steps=3)
+    assert guessed.ctc_ids is None is guessed.spoken_ctc_ids  # letters do not say it surely enough
+    in_tokens = encoder(continue_, "<|speech|><|continue|><|text|><|speak|>", seconds=3.0)
+    example = in_tokens(utterance, 6, ids := in_tokens.texts([utterance])[0], steps=3)
+    assert [*example.ctc_ids, *example.spoken_ctc_ids] == ids and in_tokens.tokenizer.decode(example.ctc_ids).strip() == "one two"
 
 
 def test_a_question_and_its_answer_are_written_with_a_token_between():
