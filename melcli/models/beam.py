@@ -15,6 +15,7 @@ from melcli.models.ctc_prefix import Continuations, PrefixScorer
 from melcli.models.hotwords import Hotwords
 from melcli.models.hypothesis import Hypothesis, extend, loop_period, without_loop
 from melcli.models.rows import Rows
+from melcli.models.tree import Tree
 
 Speller = Callable[[int, bool], Sequence[int]]
 """(token, whether it begins the text) -> the CTC head's classes that it stands for."""
@@ -90,7 +91,7 @@ def beam_search(
     joint = _Joint(rows, speller, stops) if speller is not None and rows.ctc_logits is not None and beam.ctc_weight > 0 else None
     searches = [_Search(limit, [_Candidate(0, [], 0.0, 0.0)]) for limit in max_tokens]
     alive = searches
-    logits_BV = rows.logits_BV
+    logits_BV, tree = rows.logits_BV, Tree(rows)
     while alive:
         log_probs_BV = torch.log_softmax(logits_BV.float(), -1)
         if hotwords:
@@ -102,7 +103,6 @@ def beam_search(
             lm_BK = torch.cat([lm_BK, torch.where(missing, log_probs_BV.gather(1, ends_BE), -torch.inf)], 1)
             tokens_BK = torch.cat([tokens_BK, ends_BE], 1)
         live = [hypothesis for search in alive for hypothesis in search.live]
-        owners = [search for search in alive for _ in search.live]
         lm_BK = lm_BK + torch.tensor([[h.lm] for h in live], device=lm_BK.device)
         scores_BK = lm_BK if joint is None else (1 - beam.ctc_weight) * lm_BK + beam.ctc_weight * joint.ask(tokens_BK)
         lm, tokens, scores = lm_BK.tolist(), tokens_BK.tolist(), scores_BK.tolist()
@@ -120,12 +120,9 @@ def beam_search(
         alive = [search for search in alive if search.live]
         if alive:
             chosen = [hypothesis for search in alive for hypothesis in search.live]
-            same = len(chosen) == len(live) and all(owner is owners[h.row] for owner, h in zip(owners, chosen, strict=True))
-            rows.select(torch.tensor([h.row for h in chosen], device=logits_BV.device), same)
             if joint:
                 joint.select([h.number for h in chosen])
-            logits_BV = rows.advance(torch.tensor([[h.tokens[-1]] for h in chosen], device=logits_BV.device))[:, -1]
-            rows.settle()
+            logits_BV = tree.grow([h.row for h in chosen], [h.tokens[-1] for h in chosen])
     return [search.result() for search in searches]
 
 

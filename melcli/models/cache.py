@@ -47,13 +47,9 @@ class RoomyLayer(DynamicLayer):
             fresh.append(buffer)
         self._buffers = (fresh[0], fresh[1])
 
-    def select(self, rows: Tensor, shared: int = 0) -> None:
-        """Keep these rows, in this order; a row may come several times. The first `shared` positions are known to be as they should already."""
-        held = self.get_seq_length()
-        if shared:
-            for buffer in self._buffers:
-                buffer[:, :, shared:held] = buffer[rows, :, shared:held]
-        elif held:
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, in this order; a row may come several times."""
+        if held := self.get_seq_length():
             self._buffers = tuple(_chosen(buffer, rows, held) for buffer in self._buffers)  # type: ignore[assignment]
             self.keys, self.values = (buffer[:, :, :held] for buffer in self._buffers)
 

@@ -41,8 +41,8 @@ def by_length(lengths: Sequence[int], budget: int, rows: int | None = None) -> I
 
 
 def batch_budget(strategy: Greedy | Sample | Beam | None, budget: int = BATCH_TOKENS) -> int:
-    """Positions of a batch; each beam is a row of its own."""
-    return budget // strategy.width if isinstance(strategy, Beam) else budget
+    """Positions of a batch: fewer for a beam search, whose hypotheses share their prompt, but not what the CTC head makes of each."""
+    return 2 * budget // max(2, strategy.width) if isinstance(strategy, Beam) else budget
 
 
 def decode_batch(

@@ -1,6 +1,6 @@
 """A batch under decoding: its key-value cache, which cached positions are real, and where each row stands.
 
-Shapes: B rows, L positions of the prompt, K positions held, Q new positions, V vocabulary.
+Shapes: B rows, L positions of the prompt, K positions held, N of them after those settled, Q new positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -79,7 +79,6 @@ class Rows:
         self.logits_BV = self._allowed(out.logits)[:, -1]
         self.ctc_logits = out.ctc_logits
         self.patches_U = None if lengths_U is None else model.speech_input.subsampling.positions(lengths_U)
-        self.prompt_length = valid_BL.shape[1]
         self.next_B = valid_BL.sum(1)
         self.valid_BK = valid_BL.bool()
         self.fresh = 0
@@ -87,12 +86,16 @@ class Rows:
     def advance(self, block_BQ: Tensor) -> Tensor:
         """Read a block of tokens a row; logits [B, Q, V] of what comes after each. Guesses follow what is certain."""
         self.fresh = block_BQ.shape[1]
-        among = torch.ones(self.fresh, self.fresh, dtype=torch.bool, device=block_BQ.device).tril()
-        before = self.valid_BK[:, None, None, :].expand(-1, 1, self.fresh, -1)
+        among_QQ = torch.ones(self.fresh, self.fresh, dtype=torch.bool, device=block_BQ.device).tril()
         at_BQ = self.next_B[:, None] + torch.arange(self.fresh, device=block_BQ.device)
-        at_BK = torch.cat([self.valid_BK.long().cumsum(1) - 1, at_BQ], 1)
-        allowed = torch.cat([before, among.expand(len(block_BQ), 1, -1, -1)], -1)
-        mask = for_layers(allowed, at_BQ[:, :, None] - at_BK[:, None], self.model.config.text_config)
+        return self.read(block_BQ, among_QQ.expand(len(block_BQ), -1, -1), at_BQ, at_BQ)
+
+    def read(self, block_BQ: Tensor, among_BQN: Tensor, at_BQ: Tensor, at_BN: Tensor) -> Tensor:
+        """Logits [B, Q, V] after tokens that see what is real of the settled places, and of N later ones that the cache holds or is to hold, these
+        last, those that among_BQN says. at_BQ, at_BN: which token of its text each is, the prompt counted."""
+        mask = torch.cat([self.valid_BK[:, None, :].expand(-1, block_BQ.shape[1], -1), among_BQN], -1)[:, None]
+        at_BK = torch.cat([self.valid_BK.long().cumsum(1) - 1, at_BN], 1)
+        mask = for_layers(mask, at_BQ[:, :, None] - at_BK[:, None], self.model.config.text_config)
         if self.model.llm.config._attn_implementation == "eager":
             mask = added(mask, self.model.dtype)
         out = self.backbone(
@@ -117,10 +120,10 @@ class Rows:
         self.valid_BK = torch.cat([self.valid_BK, stays], 1)
         self.next_B = self.next_B + kept_B
 
-    def select(self, rows: Tensor, same_prompts: bool = False) -> None:
-        """Go on with these rows, in this order; a row may come several times. same_prompts: each takes the place of one with the same prompt."""
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, in this order."""
         for layer in self.cache.layers:
-            layer.select(rows, self.prompt_length if same_prompts else 0)
+            layer.select(rows)
         self.valid_BK, self.next_B = self.valid_BK[rows], self.next_B[rows]
         self.own_B = None if self.own_B is None else self.own_B[rows]
 
