@@ -63,13 +63,13 @@ class PrefixScorer:
         at = self.last_frame_U[prefixes.utterance_N][:, None]
         return torch.logaddexp(prefixes.in_class.gather(1, at), prefixes.in_blank.gather(1, at))[:, 0]
 
-    def append(self, prefixes: Prefixes, added_N: Tensor) -> Prefixes:
-        """Each prefix with one class more."""
+    def append(self, prefixes: Prefixes, added_N: Tensor, score_N: Tensor | None = None) -> Prefixes:
+        """Each prefix with one class more. score_N: what it scores, where that is known or nobody asks; else it is computed."""
         before, of_class = self._enter(prefixes, added_N)
         of_blank = self.log_probs_UCT[prefixes.utterance_N, self.blank]
         in_class = _accumulate(before, of_class)
         in_blank = _accumulate(F.pad(in_class[:, :-1], (1, 0), value=LEAST), of_blank)
-        return Prefixes(in_class, in_blank, prefixes.utterance_N, added_N, self._sum(before + of_class, prefixes))
+        return Prefixes(in_class, in_blank, prefixes.utterance_N, added_N, self._sum(before + of_class, prefixes) if score_N is None else score_N)
 
     def score(self, prefixes: Prefixes, added_N: Tensor) -> Tensor:
         """The score_N that `append` gives, at a fraction of its cost."""
@@ -104,40 +104,35 @@ class Continuations:
 
     def __init__(self, scorer: PrefixScorer, prefixes: Prefixes, rows: Sequence[int], classes: Sequence[Sequence[int]]) -> None:
         self.scorer = scorer
-        self.stems = [prefixes]  # by length: prefixes with that many classes appended
-        self.rows = rows
         self.classes = classes
-        self.score_M = prefixes.score_N[torch.tensor(rows, device=prefixes.score_N.device)]
-        self.at = at = list(rows)  # of each continuation's stem among those of the same length
-        for length in range(1, max(map(len, classes), default=0) + 1):
-            ends = [m for m, c in enumerate(classes) if len(c) == length]
-            if ends:
-                last = self._tensor([classes[m][-1] for m in ends])
-                self.score_M[self._tensor(ends)] = scorer.score(self.stems[-1].select([at[m] for m in ends]), last)
+        at, offset, stems = list(rows), 0, [prefixes]  # by length: prefixes with that many classes appended; each continuation's place among them
+        for length in range(1, max(map(len, classes), default=0)):
             longer = [m for m, c in enumerate(classes) if len(c) > length]
-            stems = dict.fromkeys((at[m], classes[m][length - 1]) for m in longer)
-            if stems:
-                number = {stem: i for i, stem in enumerate(stems)}
-                parents = self.stems[-1].select([parent for parent, _ in stems])
-                self.stems.append(scorer.append(parents, self._tensor([added for _, added in stems])))
-                for m in longer:
-                    at[m] = number[at[m], classes[m][length - 1]]
+            new = dict.fromkeys((at[m], classes[m][length - 1]) for m in longer)
+            number = {stem: i for i, stem in enumerate(new)}
+            parents = stems[-1].select([parent - offset for parent, _ in new])
+            stems.append(scorer.append(parents, self._tensor([added for _, added in new]), parents.score_N))  # nobody asks for a stem's score
+            offset += len(stems[-2].last_N)
+            for m in longer:
+                at[m] = offset + number[at[m], classes[m][length - 1]]
+        self.stems = Prefixes.join(stems) if len(stems) > 1 else prefixes
+        self.at = at  # of each continuation, what all but its last class make
+        self.score_M = prefixes.score_N[self._tensor(rows)]
+        ends = [m for m, c in enumerate(classes) if c]
+        if ends:
+            self.score_M[self._tensor(ends)] = scorer.score(self.stems.select([at[m] for m in ends]), self._tensor([classes[m][-1] for m in ends]))
 
     def _tensor(self, values: Sequence[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.long, device=self.score_M.device)
+        return torch.tensor(values, dtype=torch.long, device=self.scorer.last_frame_U.device)
 
     def select(self, chosen: Sequence[int]) -> Prefixes:
         """The prefixes that these continuations make, in this order."""
-        parts, order = [], []
-        for length, stems in enumerate(self.stems):
-            ends = [i for i, m in enumerate(chosen) if len(self.classes[m]) == length + 1]
-            if ends:
-                last = self._tensor([self.classes[chosen[i]][-1] for i in ends])
-                parts.append(self.scorer.append(stems.select([self.at[chosen[i]] for i in ends]), last))
-                order += ends
+        ends = [i for i, m in enumerate(chosen) if self.classes[m]]
         same = [i for i, m in enumerate(chosen) if not self.classes[m]]
-        if same:
-            parts.append(self.stems[0].select([self.rows[chosen[i]] for i in same]))
-            order += same
-        place = {i: at for at, i in enumerate(order)}
+        parts = [self.stems.select([self.at[chosen[i]] for i in same])]
+        if ends:
+            stems = self.stems.select([self.at[chosen[i]] for i in ends])
+            last, score_N = self._tensor([self.classes[chosen[i]][-1] for i in ends]), self.score_M[self._tensor([chosen[i] for i in ends])]
+            parts.append(self.scorer.append(stems, last, score_N))
+        place = {i: at for at, i in enumerate([*same, *ends])}
         return Prefixes.join(parts).select([place[i] for i in range(len(chosen))])
