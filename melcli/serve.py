@@ -84,6 +84,7 @@ class Server:
             timeout_graceful_shutdown=grace,
         )
         self._server = uvicorn.Server(config)
+        self._failure: BaseException | None = None
 
     @property
     def url(self) -> str:
@@ -101,6 +102,8 @@ class Server:
         requests.start()
         try:
             self.worker.run()
+        except _LeftLoading:
+            self.stop()
         except BaseException:
             self._server.should_exit = self._server.force_exit = True
             raise
@@ -109,20 +112,25 @@ class Server:
             self.socket.close()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        if self.worker.failure is not None:
-            raise self.worker.failure
+        if failure := self.worker.failure or self._failure:
+            raise failure
 
     def _take_requests(self) -> None:
         """The event loop; when it has ended, no work will come."""
         try:
             asyncio.run(self._server.serve(sockets=[self.socket]))
+        except BaseException as failure:  # for `run`
+            self._failure = failure
         finally:
             self.worker.stop()
 
     def _signalled(self, number: int, _: object) -> None:
         if number == signal.SIGINT and self._server.should_exit:
             raise KeyboardInterrupt
+        loading = not (self.worker.ready or self._server.should_exit)
         self.stop()
+        if loading:
+            raise _LeftLoading
 
     def stop(self) -> None:
         """End `run`, from another thread."""
@@ -154,8 +162,12 @@ class Server:
     def _loaded(self) -> None:
         if self.worker.failure is not None:
             self.stop()
-        else:
+        elif not self._server.should_exit:
             self._told_ready(self.url)
+
+
+class _LeftLoading(BaseException):
+    """A signal came while the models were loaded: nothing was accepted yet, and nothing is to be waited for."""
 
 
 def _bound(host: str, port: int) -> socket.socket:

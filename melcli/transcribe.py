@@ -18,7 +18,7 @@ from melcli.errors import UsageError
 from melcli.inputs import AudioInput
 from melcli.listening import Hearing, Window, ahead, windows
 from melcli.models import checkpoint
-from melcli.models.hardware import give_back_freed_memory, keep_freed_memory, pick_device, pick_dtype
+from melcli.models.hardware import give_back_freed_memory, keep_few_kernels, keep_freed_memory, pick_device, pick_dtype
 from melcli.models.hints import NONE, Hints
 from melcli.models.peers.families import family_of
 from melcli.models.peers.peer import Peer
@@ -27,9 +27,9 @@ from melcli.models.speech_lm_recogniser import SpeechLMRecogniser
 from melcli.transcripts import Segment, Transcript
 
 WINDOW_SECONDS = 1800.0  # utterances sorted by length at a time: long enough for even batches, short enough for memory
-LONG_SECONDS = 480.0  # and of recordings of any length, whose memory is to stay flat
+LONG_SECONDS = 240.0  # and of recordings of any length, whose memory is to stay flat
 SILENCE = Recognised("", "silence")
-TRIM_SECONDS = 90.0  # heard until what was freed goes back to the system: ever new sizes leave holes that later ones do not fit in
+TRIM_SECONDS = 20.0  # heard until what was freed goes back to the system: ever new sizes leave holes that later ones do not fit in
 STREAM_SECONDS = 60.0  # and where each segment is wanted soon
 LEAST_CHUNK = 2.0  # seconds that --max-chunk may be at least
 
@@ -90,6 +90,7 @@ class Transcriber:
         kind, why_dtype = pick_dtype(dtype, where)
         if where == "cpu":
             keep_freed_memory()
+            keep_few_kernels()
         rows = None if batch_size == "auto" else batch_size
         folder, chosen = cls._find(model, offline)
         recogniser, decisions = chosen.load(str(folder), dtype=kind, device=where, rows=rows, beam=beam, ctc_weight=ctc_weight, hints=hints)

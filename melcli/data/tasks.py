@@ -269,9 +269,8 @@ class Encoder:
             if count is None:
                 return None, None
             words = self.written(utterance).split()
-            heard, said = " ".join(words[:count]), " ".join(words[count:])
-            cut = self.count(heard)
-            return self._in_classes(heard, text_ids[:cut]), self._in_classes(said, text_ids[cut:])
+            heard, said = ((part, self._tokens([part])[0]) for part in (" ".join(words[:count]), " ".join(words[count:])))
+            return self._in_classes(*heard), self._in_classes(*said)
         between = self._condition(ANSWER)
         if self.parts < 2 or not between or between[0] not in text_ids:
             return None, None

@@ -5,11 +5,13 @@ Both ways give None where they cannot know, and of a text of less than two words
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from melcli.data.utterance import Utterance
 
+SLACK = 0.5  # seconds that times may lie beside the utterance
 LATEST = 1e7  # seconds, four months: no recording has a word after that
 
 
@@ -20,7 +22,7 @@ def words_by_time(utterance: Utterance, seconds: float) -> int | None:
     if not isinstance(given, list) or len(given) != count or count < 2:
         return None
     times = [(word.get("start"), word.get("end")) if isinstance(word, Mapping) else _last_two(word) for word in given]
-    if not all(map(_in_order, times)):
+    if not all(map(_in_order, times)) or not _within(utterance, times):
         return None
     return sum((start + end) / 2 < seconds + (utterance.start or 0.0) for start, end in times)
 
@@ -37,6 +39,14 @@ def words_by_letters(utterance: Utterance, seconds: float) -> int | None:
             break
         count, end = count + 1, end + len(word) + 1
     return count
+
+
+def _within(utterance: Utterance, times: Sequence[tuple[float, float]]) -> bool:
+    """Whether words begin one after another, in the utterance: times from another beginning, or of no meaning, tell nothing."""
+    begins = utterance.start or 0.0
+    ends = begins + utterance.duration if utterance.duration else LATEST
+    in_order = all(one[0] <= other[0] for one, other in pairwise(times)) and times[0][0] < times[-1][0]
+    return in_order and begins - SLACK <= times[0][0] and times[-1][1] <= ends + SLACK
 
 
 def _last_two(word: Any) -> tuple[Any, Any]:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-MOST_ROOM = 32  # positions reserved at a time: a copy every so many steps costs nothing, and few rows need all that they may have
+MOST_ROOM = 32  # steps reserved for at a time: a copy every so many costs nothing, and few rows need all that they may have
 
 
 class RoomyLayer(DynamicLayer):
-    """One layer's keys and values [B, H, S, E], views into buffers with room for up to `reserve` further positions."""
+    """One layer's keys and values [B, H, S, E], views into buffers with room for up to `reserve` further steps."""
 
     def __init__(self, reserve: int) -> None:
         super().__init__()
@@ -31,7 +31,8 @@ class RoomyLayer(DynamicLayer):
         held = self.get_seq_length()
         end = held + key_states.shape[-2]
         if self._buffers is None or self._buffers[0].shape[-2] < end or self._buffers[0].shape[0] != key_states.shape[0]:
-            self._make_room(key_states, value_states, held, end + self.reserve)
+            step = key_states.shape[-2] if held else 1
+            self._make_room(key_states, value_states, held, end + step * self.reserve)
         keys, values = self._buffers
         keys[:, :, held:end] = key_states
         values[:, :, held:end] = value_states

@@ -111,7 +111,8 @@ class Continuations:
             new = dict.fromkeys((at[m], classes[m][length - 1]) for m in longer)
             number = {stem: i for i, stem in enumerate(new)}
             parents = stems[-1].select([parent - offset for parent, _ in new])
-            stems.append(scorer.append(parents, self._tensor([added for _, added in new]), parents.score_N))  # nobody asks for a stem's score
+            unknown_N = torch.full_like(parents.score_N, torch.nan)  # nobody asks for a stem's score
+            stems.append(scorer.append(parents, self._tensor([added for _, added in new]), unknown_N))
             offset += len(stems[-2].last_N)
             for m in longer:
                 at[m] = offset + number[at[m], classes[m][length - 1]]

@@ -2,7 +2,7 @@
 
 The loop is ours because transformers' `generate` pays for generality at every step, keeps finished rows in the batch and copies its cache.
 `SpeechLM.generate` works too and gives the same tokens.
-Shapes: U utterances, B rows (U, or U x beams), L positions, V vocabulary, F frames, M mel bins.
+Shapes: U utterances, B rows, L positions, V vocabulary, F frames, M mel bins.
 """
 
 from __future__ import annotations

@@ -277,12 +277,13 @@ class Replier:
         encoder = self.processor.encoder(task)
         taught = encoder(Utterance("", ()), self.processor.patches(len(draft.features)), draft.ids, steps=1, heard=draft.cut)
         ids, positions = taught.input_ids[:-1], taught.positions and taught.positions[:-1]
+        first = taught.positions[-1] if taught.positions else None
         config, stride = self.model.config, self.model.speech_output.stride
         before = encoder.lead if draft.cut is None else config.spoken_pace * draft.cut  # what was heard is written as well
         steps = max(0.0, config.spoken_pace * draft.own - before) / taught.speed
         guard = Guard(self.spec, stride, steps, config.spoken_level, max_seconds)
         example = Example(ids, [-100] * len(ids), positions=positions, speed=taught.speed)
-        return Prompt(example, seed_of(seed, *draft.ids), guard, heard=draft.features)
+        return Prompt(example, seed_of(seed, *draft.ids), guard, heard=draft.features, first=first)
 
 
 def split(text: str, heard: str) -> tuple[str, str]:

@@ -113,9 +113,8 @@ class Rows:
             return place_BL
         return self.spread.first + ((place_BL - self.own_B[:, None]).double() * self.spread.pace).round().long()
 
-    def settle(self, kept_B: Tensor | None = None) -> None:
-        """Keep the first `kept_B` tokens of each row's last block; None keeps all."""
-        kept_B = torch.full_like(self.next_B, self.fresh) if kept_B is None else kept_B
+    def settle(self, kept_B: Tensor) -> None:
+        """Keep the first `kept_B` tokens of each row's last block."""
         stays = torch.arange(self.fresh, device=kept_B.device) < kept_B[:, None]
         self.valid_BK = torch.cat([self.valid_BK, stays], 1)
         self.next_B = self.next_B + kept_B

@@ -24,13 +24,14 @@ COMPACT_AT = 0.75  # rows that are done leave the batch once fewer than this sha
 @dataclass(slots=True)
 class Prompt:
     """What stands before the first patch: the encoded text, with a place for each patch of a voice's frames voice_TM, and of speech that was heard
-    before, [T, M] or samples [S, 1]; the row's seed and guard."""
+    before, [T, M] or samples [S, 1]; the row's seed and guard. first: the position of the first patch, where it is not the next."""
 
     example: Example
     seed: int
     guard: Guard
     voice_TM: Tensor | None = None
     heard: Tensor | None = None
+    first: int | None = None
 
 
 @dataclass(slots=True)
@@ -96,8 +97,8 @@ class _Rows:
         at_speech = [torch.tensor(prompt.example.input_ids, device=model.device) == config.speech_token_id for prompt in prompts]
         mask = padded_mask(self.valid_BK, torch.stack([_padded(each, width) for each in at_speech]), config.speech_attention == "bidirectional")
         self.first_BD = self._run(x_BLD, position_BL, mask)
-        self.first_position_B, self.said = position_BL[:, -1] + 1, 0
-        self.speed_B = torch.tensor([prompt.example.speed for prompt in prompts], dtype=torch.float64, device=model.device)
+        self.first = [position_L[-1] + 1 if prompt.first is None else prompt.first for prompt, position_L in zip(prompts, positions, strict=True)]
+        self.speeds, self.said = [prompt.example.speed for prompt in prompts], 0
 
     def _embed(self, prompt: Prompt, row: int, noise: Seeded) -> Tensor:
         """A row of its own draws from the row's own generator."""
@@ -114,9 +115,10 @@ class _Rows:
     def advance(self, x_BD: Tensor) -> Tensor:
         """Read a patch a row; the state after it, [B, D]."""
         self.valid_BK = torch.cat([self.valid_BK, self.valid_BK.new_ones(len(self.valid_BK), 1)], 1)
-        position_B = self.first_position_B + (self.said * self.speed_B).round().long()
+        position_B = [first + round(self.said * speed) for first, speed in zip(self.first, self.speeds, strict=True)]
         self.said += 1
-        return self._run(x_BD[:, None].to(self.model.dtype), position_B[:, None], self.valid_BK[:, None, None, :])
+        position_B1 = torch.tensor(position_B, device=x_BD.device)[:, None]
+        return self._run(x_BD[:, None].to(self.model.dtype), position_B1, self.valid_BK[:, None, None, :])
 
     def _run(self, x_BLD: Tensor, position_BL: Tensor, allowed_B1LK: Tensor) -> Tensor:
         place_BK = self.valid_BK.long().cumsum(1) - 1  # how far back is counted in places, as in training; positions may be spread
@@ -132,7 +134,8 @@ class _Rows:
         index = torch.tensor(rows, device=self.valid_BK.device)
         for layer in self.cache.layers:
             layer.select(index)
-        self.valid_BK, self.first_position_B, self.speed_B = self.valid_BK[index], self.first_position_B[index], self.speed_B[index]
+        self.valid_BK = self.valid_BK[index]
+        self.first, self.speeds = [self.first[row] for row in rows], [self.speeds[row] for row in rows]
 
 
 def _padded(x: Tensor, width: int) -> Tensor:

@@ -44,8 +44,8 @@ class Tree:
         itself_WW = torch.eye(width, dtype=torch.bool, device=device)
         at_U1 = rows.next_B[:, None]
         at_UW = (at_U1 + self.depth).expand(-1, width)
-        among_UWK = torch.cat([seen_UWS, itself_WW.expand(len(kept), -1, -1)], -1)
-        logits_UWV = rows.read(block_UW, among_UWK, at_UW, torch.cat([at_U1 + self.depth_S, at_UW], 1))
+        among_UWS = torch.cat([seen_UWS, itself_WW.expand(len(kept), -1, -1)], -1)
+        logits_UWV = rows.read(block_UW, among_UWS, at_UW, torch.cat([at_U1 + self.depth_S, at_UW], 1))
         self.row_of = row_of
         self.ancestors_NS = torch.cat([ancestors_NS, itself_WW[slot_N]], 1)
         self.depth_S = torch.cat([self.depth_S, self.depth_S.new_full((width,), self.depth)])

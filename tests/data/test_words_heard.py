@@ -36,6 +36,10 @@ def test_by_their_times() -> None:
         [["one", True, 11], *TIMES[1:]],
         [["one", 10**400, 10**400], *TIMES[1:]],
         [["one", 11, 10.5], *TIMES[1:]],
+        [["one", 10, 10], ["two", 10, 10], ["three", 10, 10]],
+        [["one", 15, 16], *TIMES[1:]],  # not in this order
+        [["one", 0.5, 1], ["two", 2, 3.4], ["three", 4, 5]],  # from the utterance's own beginning
+        [*TIMES[:2], ["three", 24, 25]],
     ],
 )
 def test_what_are_no_times_of_these_words(words: object) -> None:

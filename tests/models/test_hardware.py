@@ -28,3 +28,23 @@ print(kept - held())
 def test_what_is_free_between_blocks_is_given_back() -> None:
     ran = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True)
     assert int(ran.stdout) > 80  # of 100 megabytes
+
+
+def test_a_thread_that_computes_alone_leaves_the_others_as_they_are():
+    code = """
+import threading, torch
+from melcli.models.hardware import alone_in_thread
+torch.set_num_threads(3)
+found = []
+def compute(first):
+    first()
+    torch.randn(300, 300) @ torch.randn(300, 300)
+    found.append(torch.get_num_threads())
+for first in (alone_in_thread, lambda: None):
+    thread = threading.Thread(target=compute, args=(first,))
+    thread.start()
+    thread.join()
+print(found, torch.get_num_threads())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[1, 3] 3"

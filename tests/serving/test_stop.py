@@ -20,6 +20,7 @@ import pytest
 import soundfile
 
 from melcli import cli, console
+from melcli.serve import Options, Server
 from tests.serving.maker import DIGITS, Running
 
 CLIENTS = 6
@@ -56,6 +57,35 @@ def test_what_was_accepted_is_answered(number: int) -> None:
     assert "Traceback" not in err and "ready" in err
     with pytest.raises(OSError):
         served.ask("GET", "/health")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_while_models_are_loaded(number: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "melcli", "serve", "--port", str(port), "--device", "cpu"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.005)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and "Traceback" not in err and out == ""
+
+
+def test_a_failure_of_the_thread_that_takes_requests_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server({"tiny-en": "tiny-en"}, {}, Options(port=0))
+
+    async def fail(sockets: list[socket.socket]) -> None:
+        raise RuntimeError("no loop")
+
+    monkeypatch.setattr(server._server, "serve", fail)
+    with pytest.raises(RuntimeError, match="no loop"):
+        server.run()
 
 
 def test_a_second_interrupt_breaks_off(tmp_path: Path) -> None:
