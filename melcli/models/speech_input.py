@@ -176,7 +176,8 @@ class MelConv(SpeechInput):
                 depthwise, pointwise = self.conv[i - 1], self.conv[i]
                 x = merged_convolution(x, depthwise, pointwise) if lean else pointwise(depthwise(x))
             factor = 2 ** (i // 3 + 1)
-            x = F.relu(x) * self._valid(frames_U, slots_U, factor).to(x.dtype)[None, None, :, None]
+            valid_T1 = self._valid(frames_U, slots_U, factor).to(x.dtype)[:, None]
+            x = F.relu(x) * valid_T1 if torch.is_grad_enabled() else x.relu_().mul_(valid_T1)  # in place: these are the largest of all activations
         keep = _frame_index(patches_U, slots_U // self.stride)
         flat = x[0].permute(1, 0, 2)[keep].reshape(len(keep), -1)
         x_PH = self.encode(self.out(flat), patches_U)
