@@ -205,9 +205,12 @@ class Augment(BaseModel):
 
 
 class SpecAugment(BaseModel):
-    """Masks on log-mels (Park et al., 2019, arXiv 1904.08779), with the adaptive number and size of time masks of arXiv 1912.05533."""
+    """Masks on log-mels (Park et al., 2019, arXiv 1904.08779), with the adaptive number and size of time masks of arXiv 1912.05533; and, where
+    asked for, other vocal tracts (Jaitly and Hinton 2013, "Vocal Tract Length Perturbation improves speech recognition")."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frequency_warp: float = Field(0.0, ge=0, lt=0.5, description="formants go up or down by this share at most; 0.1 is about what speakers differ by")
 
     frequency_masks: int = Field(2, ge=0, description="masks over mel bins")
     frequency_width: int = Field(27, ge=0, description="bins of the widest, for 80 mel bins; scaled for other numbers of bins")
@@ -217,13 +220,31 @@ class SpecAugment(BaseModel):
     max_time_share: float = Field(0.05, ge=0, le=1, description="of the utterance that one time mask may cover")
 
 
+def frequency_warp(mel_TM: Tensor, factor: float) -> Tensor:
+    """What was at a frequency f is at factor * f, as from a throat of another length; pitch and length stay. The top bin fills what nothing reaches.
+
+    Bins are taken as evenly spaced on the HTK mel scale up to 8 kHz, which is near enough for a random change.
+    """
+    bins = mel_TM.shape[1]
+    top = math.log1p(8000.0 / 700.0)
+    hertz_M = 700.0 * torch.expm1(torch.arange(1, bins + 1) * (top / (bins + 1)))
+    source_M = (torch.log1p(hertz_M / (700.0 * factor)) * ((bins + 1) / top) - 1).clamp(0, bins - 1)
+    below_M = source_M.long().clamp_max(max(0, bins - 2))
+    above_M = (below_M + 1).clamp_max(bins - 1)
+    return torch.lerp(mel_TM[:, below_M], mel_TM[:, above_M], (source_M - below_M).to(mel_TM))
+
+
 @torch.no_grad()
 def spec_augment(mel_TM: Tensor, config: SpecAugment, generator: torch.Generator, frame_rate: float = 100.0) -> Tensor:
-    """A copy of mel_TM with bands of bins and stretches of frames replaced by the utterance's mean. frame_rate: frames a second."""
+    """A copy of mel_TM, warped along frequency, with bands of bins and stretches of frames replaced by the utterance's mean. frame_rate: frames a
+    second."""
     frames, bins = mel_TM.shape
-    mel_TM = mel_TM.clone()
     if frames == 0:
-        return mel_TM
+        return mel_TM.clone()
+    if config.frequency_warp:
+        mel_TM = frequency_warp(mel_TM, 1.0 + _uniform(-config.frequency_warp, config.frequency_warp, generator))
+    else:
+        mel_TM = mel_TM.clone()
     mean = mel_TM.mean()
     widest = round(config.frequency_width * bins / 80)
     for _ in range(config.frequency_masks):

@@ -10,6 +10,7 @@ Audio kept inside the data set gets an address, `hf:DATASET:CONFIG:SPLIT:COLUMN#
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,8 @@ def read_hf(source: str) -> list[Utterance]:
     name, *rest = source.removeprefix("hf:").split(":")
     if not name or len(rest) > 2:
         raise ManifestError(f"{source}: expected hf:REPOSITORY[:CONFIG][:SPLIT]")
-    folder = Path(name)
-    if folder.is_dir():
+    if os.path.isdir(name):  # says no where Path.is_dir raises, as to a name too long for a file
+        folder = Path(name)
         if is_saved(folder):
             return read_saved(folder, rest[-1] if rest else None)
         name = str(folder.resolve())

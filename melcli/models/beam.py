@@ -146,4 +146,4 @@ class _Joint:
 
     def select(self, candidates: Sequence[int]) -> None:
         """Go on with these candidates, counted over all rows."""
-        self.prefixes = self.next.select(candidates)
+        self.prefixes = self.scorer.forget(self.next.select(candidates))

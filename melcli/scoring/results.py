@@ -210,7 +210,7 @@ def begin(path: Path, settings: Mapping[str, str], overwrite: bool = False) -> N
             theirs = {}
         for key in [*settings, *theirs]:
             if settings.get(key) != theirs.get(key):
-                what = f"{key} was {theirs.get(key)!r}, now it is {settings.get(key)!r}"
+                what = f"{key[:80]} was {repr(theirs.get(key))[:200]}, now it is {repr(settings.get(key))[:200]}"
                 raise UsageError(f"{path}: was made otherwise: {what}; give another -o, or --overwrite to begin it anew.")
     else:
         write_text(beside, json.dumps(dict(settings), indent=1, ensure_ascii=False) + "\n")

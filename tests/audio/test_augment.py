@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 
@@ -10,7 +11,21 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from melcli.audio.augment import Augment, SpecAugment, add_noise, band_limit, convolve, gain, quantise, room_response, spec_augment, speed
+from melcli.audio.augment import (
+    Augment,
+    SpecAugment,
+    add_noise,
+    band_limit,
+    convolve,
+    frequency_warp,
+    gain,
+    quantise,
+    room_response,
+    spec_augment,
+    speed,
+)
+from melcli.audio.mel import log_mel
+from melcli.audio.mel_spec import preset
 
 RATE = 16000
 EVERYTHING = Augment(speed_probability=1, gain_probability=1, noise_probability=1, room_probability=1, band_probability=1, quantise_probability=1)
@@ -176,6 +191,27 @@ def test_spec_augment_masks_as_much_as_asked():
         assert torch.all(masked_TM[changed_TM] == mel_TM.mean())
         shares.append(float(changed_TM.float().mean()))
     assert 0.1 < sum(shares) / len(shares) < 0.4
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.0, 1.15])
+def test_frequency_warp_moves_a_tone_as_another_throat_would(factor: float):
+    spec = preset("phi4mm")
+    heard, meant = (log_mel(spec, tone(hertz)) for hertz in (1500.0, 1500.0 * factor))
+    warped = frequency_warp(heard, factor)
+    assert warped.shape == heard.shape
+    assert abs(int(warped.mean(0).argmax()) - int(meant.mean(0).argmax())) <= 1
+    if factor == 1.0:
+        torch.testing.assert_close(warped, heard, atol=1e-3, rtol=1e-3)
+
+
+def test_spec_augment_warps_where_asked():
+    mel_TM = torch.randn(200, 80, generator=generator())
+    only = SpecAugment(frequency_warp=0.1, frequency_masks=0, time_masks_per_second=0)
+    warped = [spec_augment(mel_TM, only, generator(seed)) for seed in range(8)]
+    assert all(not torch.equal(a, b) for a, b in itertools.pairwise(warped))
+    assert torch.equal(warped[0], spec_augment(mel_TM, only, generator(0)))
+    with pytest.raises(ValueError, match="frequency_warp"):
+        SpecAugment(frequency_warp=0.5)
 
 
 def test_spec_augment_spares_short_utterances_and_repeats():

@@ -262,7 +262,7 @@ def audio_set(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, object]:
     return folder, made
 
 
-def test_saved_hf_data_sets(audio_set: tuple[Path, object], tmp_path: Path) -> None:
+def test_saved_hf_data_sets(audio_set: tuple[Path, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     folder, made = audio_set
@@ -277,6 +277,9 @@ def test_saved_hf_data_sets(audio_set: tuple[Path, object], tmp_path: Path) -> N
     assert [u.text for u in read_source(f"hf:{tmp_path / 'many'}:train?speakers=2")] == ["high"]
     with pytest.raises(ManifestError, match=r"no split 'tst'.*Did you mean 'test'"):
         read_source(f"hf:{tmp_path / 'many'}:tst")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ManifestError):  # longer than a file's name may be
+        read_source("hf:" + "1" * 300)
 
 
 def test_hf_parquet_folder(audio_set: tuple[Path, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from melcli.models import ctc_prefix
 from melcli.models.ctc_prefix import Continuations, PrefixScorer
 
 
@@ -37,8 +38,10 @@ def test_scores_are_sums_over_all_paths(text):
     torch.testing.assert_close(scorer.whole(prefixes)[0], by_enumeration(log_probs, text, whole=True), atol=1e-4, rtol=0)
 
 
-def test_whole_texts_score_as_torchs_ctc_loss_whatever_stands_beside_them():
-    """Long utterances of different length, extended together by pieces of different size."""
+@pytest.mark.parametrize("few", [0, 1 << 20])
+def test_whole_texts_score_as_torchs_ctc_loss_whatever_stands_beside_them(few, monkeypatch):
+    """Long utterances of different length, extended together by pieces of different size, as a large batch and as a small one."""
+    monkeypatch.setattr(ctc_prefix, "FEW", few)
     generator = torch.Generator().manual_seed(2)
     frames = torch.tensor([400, 90, 700])
     logits = torch.randn(int(frames.sum()), 30, generator=generator) * 4
@@ -73,7 +76,40 @@ def test_continuations_that_share_beginnings_are_as_each_by_itself():
     for place, m in enumerate(order):
         alone = start.select([rows[m]])
         for c in classes[m]:
-            alone = scorer.append(alone, torch.tensor([c]))
-        for name in ("in_class", "in_blank", "utterance_N", "last_N", "score_N"):
+            alone = scorer.append(alone, torch.tensor([0]), torch.tensor([c]))
+        for name in ("in_class", "in_blank", "ready", "utterance_N", "last_N", "score_N"):
             torch.testing.assert_close(getattr(selected, name)[place], getattr(alone, name)[0])
         torch.testing.assert_close(together.score_M[m], alone.score_N[0])
+
+
+def test_frames_that_lie_behind_are_forgotten_and_scores_stay():
+    """Sharp frames, as of a trained head: text after text, the search leaves its beginning behind."""
+    generator = torch.Generator().manual_seed(6)
+    texts = [torch.randint(9, (n,), generator=generator).tolist() for n in (40, 40)]
+    frames = [c for text in texts for c in text for _ in range(4)]
+    logits = torch.full((len(frames), 10), -8.0)
+    logits[torch.arange(0, len(frames), 4), frames[::4]] = 8.0
+    logits[:, 9] += 8.0 + torch.randn(len(frames), generator=generator)
+    kept, forgetting = (PrefixScorer(logits, torch.tensor([160, 160])) for _ in range(2))
+    every, some = kept.start(), forgetting.start()
+    for pieces in zip(*texts, strict=True):
+        every = Continuations(kept, every, [0, 1], [(c,) for c in pieces]).select([0, 1])
+        some = forgetting.forget(Continuations(forgetting, some, [0, 1], [(c,) for c in pieces]).select([0, 1]))
+        torch.testing.assert_close(some.score_N, every.score_N)
+        torch.testing.assert_close(forgetting.whole(some), kept.whole(every))
+    assert some.ready.shape[1] < 60 < every.ready.shape[1]
+
+
+def test_cumulative_sums_of_a_large_batch_are_torchs(monkeypatch):
+    """Classes that are all but impossible for long, and beginnings that nothing leads to."""
+    monkeypatch.setattr(ctc_prefix, "FEW", 0)
+    generator = torch.Generator().manual_seed(5)
+    enter = torch.randn(20, 333, generator=generator).cumsum(-1) * 3
+    enter[:, :30] = ctc_prefix.LEAST
+    enter[3] = ctc_prefix.LEAST
+    for slope in (0.0, 2.0, -ctc_prefix.FLOOR):
+        x = enter + slope * torch.arange(333)
+        found, meant = ctc_prefix._log_cumulative_sum(x), torch.logcumsumexp(x, 1)
+        torch.testing.assert_close(found[:, 30:], meant[:, 30:], rtol=1e-6, atol=1e-3)
+        torch.testing.assert_close(found[3], meant[3])
+        assert (found[:3, :30] < meant[:3, 31:32] - 600).all()  # as good as never
