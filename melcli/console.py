@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 _level = NORMAL
+MOST = 900  # characters of a message: what it quotes may be megabytes
 
 
 def set_level(level: int) -> None:
@@ -65,9 +66,12 @@ def error(message: str) -> None:
 
 
 def one_line(message: str) -> str:
-    """A message on one line, whatever names of files and pieces of them it quotes: no line breaks, nothing that a terminal would act on."""
+    """A message on one line, whatever names of files and pieces of them it quotes: no line breaks, nothing that a terminal would act on, and of more
+    than MOST characters the middle left out."""
     text = " ".join(str(message).split())
-    return text if text.isprintable() else "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in text)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= MOST else f"{text[: MOST * 3 // 4]} … {text[-MOST // 4 + 3 :]}"
 
 
 def failures(failed: Sequence[tuple[str, str]], total: int) -> None:

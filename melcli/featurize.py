@@ -204,8 +204,13 @@ def _histogram(folder: Path, shards: int) -> tuple[tuple[int, ...], float]:
     return tuple(counts), seconds
 
 
-def _finish(folder: Path, shards: int, options: Options, stamp: dict[str, Any], failures: Sequence[Failure]) -> tuple[dict[str, Any], float]:
-    """Write features.json and failed.jsonl; returns what is in features.json, and the seconds of audio. Reads heads and rows, not frames."""
+def _finish(
+    folder: Path, source: str | None, shards: int, options: Options, stamp: dict[str, Any], failures: Sequence[Failure]
+) -> tuple[dict[str, Any], float]:
+    """Write features.json and failed.jsonl; returns what is in features.json, and the seconds of audio. Reads heads and rows, not frames.
+
+    source: what was featurized, where it has a name; model cards tell it.
+    """
     heads = [read_head(shard_path(folder, index)) for index in range(shards)]
     frames = sum(head.frames for head in heads)
     total_2M = sum((head.sums_2M for head in heads), torch.zeros(2, options.spec.n_mels, dtype=torch.float64)) / max(1, frames)
@@ -214,6 +219,7 @@ def _finish(folder: Path, shards: int, options: Options, stamp: dict[str, Any], 
     summary = {
         "format": FORMAT,
         **stamp,
+        "source": source,
         "utterances": sum(head.utterances for head in heads),
         "failed": len(failures),
         "hours": round(seconds / 3600, 4),
@@ -284,11 +290,13 @@ def featurize(
     if isinstance(source, str):
         _keep_source(source, folder)
     with alone(folder, "featurize"):
-        return _into(folder, utterances, options, executor or jobs, overwrite, announce, progress, started)
+        name = source if isinstance(source, str) else None
+        return _into(folder, name, utterances, options, executor or jobs, overwrite, announce, progress, started)
 
 
 def _into(
     folder: Path,
+    source: str | None,
     utterances: Sequence[Utterance],
     options: Options,
     executor: Executor | int,
@@ -324,7 +332,7 @@ def _into(
             if progress is not None:
                 progress(done[-1])
     failures = tuple(failure for one in sorted(done, key=lambda one: one.index) for failure in one.failures)
-    summary, seconds = _finish(folder, len(plan), options, stamp, failures)
+    summary, seconds = _finish(folder, source, len(plan), options, stamp, failures)
     return Summary(
         folder=folder,
         utterances=summary["utterances"],

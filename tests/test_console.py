@@ -43,3 +43,11 @@ def test_a_row_is_a_line_where_there_is_room(capsys: pytest.CaptureFixture[str])
     assert len(on_terminal(80, ROWS * 4)) > 3  # of many rows none would find its place beside the others
     console.table(COLUMNS, ROWS, stdout=True)
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_of_a_long_message_beginning_and_remedy_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    console.error("notes.yaml: model_type " + "x" * 100_000 + "\n is unknown; valid: llama")
+    said = capsys.readouterr().err.rstrip("\n")
+    assert len(said) <= console.MOST + len("error: ")
+    assert said.startswith("error: notes.yaml: model_type xxx") and said.endswith("xxx is unknown; valid: llama")
+    assert console.one_line("y" * console.MOST) == "y" * console.MOST

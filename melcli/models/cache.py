@@ -54,6 +54,12 @@ class RoomyLayer(DynamicLayer):
             self._buffers = tuple(_chosen(buffer, rows, held) for buffer in self._buffers)  # type: ignore[assignment]
             self.keys, self.values = (buffer[:, :, :held] for buffer in self._buffers)
 
+    def keep(self, places_BS: Tensor) -> None:
+        """Keep these of the positions, each row its own, in this order."""
+        at_BHSE = places_BS[:, None, :, None].expand(-1, self.keys.shape[1], -1, self.keys.shape[-1])
+        self.keys, self.values = self.keys.gather(2, at_BHSE), self.values.gather(2, at_BHSE)
+        self._buffers = None
+
     batch_select_indices = select
     reorder_cache = select
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from melcli import __version__
 from melcli.models.speech_lm import SpeechLM
 from melcli.recipe import Recipe
 
 
-def model_card(recipe: Recipe, model: SpeechLM, hours: float, steps: int, chosen: str, rates: Mapping[str, float]) -> str:
-    """The README.md of a trained model. hours: of audio an epoch; rates: what was measured, by evaluation set."""
+def model_card(
+    recipe: Recipe, model: SpeechLM, hours: float, steps: int, chosen: str, rates: Mapping[str, float], origins: Sequence[str | None] = ()
+) -> str:
+    """The README.md of a trained model. hours: of audio an epoch; rates: what was measured, by evaluation set; origins: of each training source what
+    is known of it beyond its name."""
     config, spec = model.config, model.config.mel_spec
     count = sum(p.numel() for p in model.parameters())
-    sources = "\n".join(f"- `{s.source}`" + (f", {s.repeat:g} times an epoch" if s.repeat != 1 else "") for s in recipe.data.train)
+    origins = [*origins, *[None] * (len(recipe.data.train) - len(origins))]
+    sources = "\n".join(
+        f"- `{s.source}`" + (f" ({origin})" if origin else "") + (f", {s.repeat:g} times an epoch" if s.repeat != 1 else "")
+        for s, origin in zip(recipe.data.train, origins, strict=True)
+    )
     limit = recipe.train.eval_limit
     measured = "\n".join(f"| `{name}` | {rate:.2f} |" for name, rate in rates.items()) or "| none | |"
     hears, speaks = config.speech_input["kind"] != "none", config.speech_output is not None

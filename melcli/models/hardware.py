@@ -11,7 +11,7 @@ import torch
 
 from melcli.errors import UsageError
 
-KERNELS = 64
+KERNELS = 12
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

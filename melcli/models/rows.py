@@ -126,6 +126,13 @@ class Rows:
         self.valid_BK, self.next_B = self.valid_BK[rows], self.next_B[rows]
         self.own_B = None if self.own_B is None else self.own_B[rows]
 
+    def keep(self, places_BN: Tensor) -> None:
+        """Go on with these of the places after those settled, each row with its own."""
+        settled = self.valid_BK.shape[1]
+        prompt_BK = torch.arange(settled, device=places_BN.device).expand(len(places_BN), -1)
+        for layer in self.cache.layers:
+            layer.keep(torch.cat([prompt_BK, settled + places_BN], 1))
+
     def _allowed(self, logits: Tensor) -> Tensor:
         """Tokens that stand for speech are no text."""
         logits[..., self.model.place_holders] = -math.inf

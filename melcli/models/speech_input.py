@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from melcli.audio.mel_spec import MelSpec
 from melcli.errors import ConfigError, nearest
+from melcli.models import steady
 from melcli.models.normalise import build_normaliser
 from melcli.models.subsampling import Subsampling
 
@@ -106,6 +107,8 @@ class MelPatch(SpeechInput):
 
 
 LEAN_CHANNELS = 64  # up to here a processor takes the two forms below: more arithmetic in fewer, larger multiplications; measured faster at 32
+FRAMES = 256  # on a processor the convolutions read a multiple of these
+AT_ONCE = 4096  # frames, where nothing is learnt: of longer batches a processor takes some utterances at a time
 
 
 def first_convolution(x_1TM: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -165,8 +168,23 @@ class MelConv(SpeechInput):
             self.down_proj_for_speech.weight.mul_(0.35)  # towards the scale at which blocks of the backbone write
 
     def forward(self, mel_FM: Tensor, frames_U: Tensor) -> tuple[Tensor, Tensor]:
+        if torch.is_grad_enabled() or mel_FM.device.type != "cpu" or len(mel_FM) <= AT_ONCE:
+            return self._embed(mel_FM, frames_U)
+        # what the convolutions make of a minute is thirty times what goes in: a few utterances at a time stay small, and near the processor
+        lengths, groups = frames_U.tolist(), [[]]
+        for frames in lengths:
+            if groups[-1] and sum(groups[-1]) + frames > AT_ONCE:
+                groups.append([])
+            groups[-1].append(frames)
+        parts_FM = mel_FM.split([sum(group) for group in groups])
+        embedded = [self._embed(part_FM, part_U) for part_FM, part_U in zip(parts_FM, frames_U.split([len(g) for g in groups]), strict=True)]
+        return torch.cat([x_PD for x_PD, _ in embedded]), torch.cat([patches_U for _, patches_U in embedded])
+
+    def _embed(self, mel_FM: Tensor, frames_U: Tensor) -> tuple[Tensor, Tensor]:
         patches_U = -(-frames_U // self.stride)
         slots_U = (patches_U + 1) * self.stride  # at least one zero frame before the next utterance, at every resolution
+        if slots_U.device.type == "cpu":
+            slots_U[-1] += -slots_U.sum() % FRAMES
         x = respace(self.normalise(mel_FM, frames_U), frames_U, slots_U).to(self.out.weight.dtype)[None, None]
         lean = x.device.type == "cpu" and self.conv[0].out_channels <= LEAN_CHANNELS
         for i in range(0, len(self.conv), 3):  # a convolution of stride two each: the first plain, the others depthwise and pointwise
@@ -180,8 +198,8 @@ class MelConv(SpeechInput):
             x = F.relu(x) * valid_T1 if torch.is_grad_enabled() else x.relu_().mul_(valid_T1)  # in place: these are the largest of all activations
         keep = _frame_index(patches_U, slots_U // self.stride)
         flat = x[0].permute(1, 0, 2)[keep].reshape(len(keep), -1)
-        x_PH = self.encode(self.out(flat), patches_U)
-        return self.down_proj_for_speech(F.gelu(self.up_proj_for_speech(x_PH))), patches_U
+        x_PH = self.encode(steady.apply(self.out, flat), patches_U)
+        return steady.apply(lambda x: self.down_proj_for_speech(F.gelu(self.up_proj_for_speech(x))), x_PH), patches_U
 
     def encode(self, x_PH: Tensor, patches_U: Tensor) -> Tensor:
         """What lies between the convolutions and the projector: nothing here, blocks of an encoder in `phi4mm-encoder`."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
-from melcli.models import int8, lora
+from melcli.models import int8, lora, steady
 from melcli.models.config import SpeechLMConfig
 from melcli.models.losses import IGNORE, ctc_loss, next_token_loss
 from melcli.models.masks import added, for_layers, packed_mask, padded_mask
@@ -275,7 +275,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         h_BLD = out.last_hidden_state
         ctc_logits = None
         if self.ctc_head is not None and speech is not None:
-            ctc_logits = self.ctc_head(h_BLD[at_speech]).view(-1, self.config.ctc_classes)
+            ctc_logits = steady.apply(self.ctc_head, h_BLD[at_speech]).view(-1, self.config.ctc_classes)
         states_SD = h_BLD[state_mask(input_ids == self.config.spoken_token_id)] if spoken is not None else None
         if states_SD is not None and voice is not None:
             states_SD = states_SD[said_mask(voice_lengths, spoken_lengths, self.speech_output.stride)]
@@ -289,7 +289,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         given = counts or {}
         weights = {"ce": self.config.ce_weight, "ctc": self.config.ctc_weight, "spoken_ctc": self.config.spoken_ctc_weight}
         smoothing = self.config.label_smoothing if self.training else 0.0
-        parts = {"ce": next_token_loss(self.logits(h_BLD[wanted]), targets_N, given.get("text", max(len(targets_N), 1)), smoothing)}
+        parts = {"ce": next_token_loss(steady.apply(self.logits, h_BLD[wanted]), targets_N, given.get("text", max(len(targets_N), 1)), smoothing)}
         if ctc_logits is not None and ctc_targets is not None and len(ctc_lengths):
             frames_U = patches_U * self.config.ctc_rate
             parts["ctc"] = ctc_loss(ctc_logits, frames_U, ctc_targets, ctc_lengths, given.get("ctc", max(ctc_targets.numel(), 1)))
@@ -317,7 +317,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         parts = self.speech_output.losses(states_SD, spoken, frames_U, own, noise)
         if self.spoken_ctc_head is not None and ctc_targets is not None:
             layout = Layout.of(frames_U, self.speech_output.stride)
-            logits = self.spoken_ctc_head(states_SD[layout.predicts_P]).view(-1, self.config.ctc_classes)
+            logits = steady.apply(self.spoken_ctc_head, states_SD[layout.predicts_P]).view(-1, self.config.ctc_classes)
             count = counts.get("spoken_ctc", max(ctc_targets.numel(), 1))
             parts["spoken_ctc"] = ctc_loss(logits, layout.patches_U * self.config.ctc_rate, ctc_targets, ctc_lengths, count)
         return parts

@@ -37,22 +37,22 @@ class Bin:
 
 def by_duration(runs: Sequence[Run]) -> list[Bin]:
     """WER by seconds of audio."""
-    return _bins(runs, [[row.duration for row in run.rows] for run in runs], SECONDS)
+    return by_values(runs, [[row.duration for row in run.rows] for run in runs], SECONDS)
 
 
 def by_speaking_rate(runs: Sequence[Run]) -> list[Bin]:
     """WER by reference words per second of audio, pauses included."""
     values = [[c.words / row.duration if row.duration else None for row, c in zip(run.rows, run.counts, strict=True)] for run in runs]
-    return _bins(runs, values, WORDS_PER_SECOND)
+    return by_values(runs, values, WORDS_PER_SECOND)
 
 
 def by_snr(runs: Sequence[Run], decibels: Sequence[Sequence[float | None]]) -> list[Bin]:
     """WER by estimated signal-to-noise ratio in dB. decibels: of each utterance of each run, None where it could not be read."""
-    return _bins(runs, decibels, DECIBELS)
+    return by_values(runs, decibels, DECIBELS)
 
 
-def _bins(runs: Sequence[Run], values: Sequence[Sequence[float | None]], edges: Sequence[float]) -> list[Bin]:
-    """The bins that hold utterances; none where no value is known."""
+def by_values(runs: Sequence[Run], values: Sequence[Sequence[float | None]], edges: Sequence[float]) -> list[Bin]:
+    """WER by any value of an utterance: the bins between edges that hold some; none where no value is known."""
     inside: list[list[tuple[ResultRow, ErrorCounts]]] = [[] for _ in pairwise(edges)]
     for run, of_run in zip(runs, values, strict=True):
         for row, counts, value in zip(run.rows, run.counts, of_run, strict=True):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from melcli import config as yaml_config
 from melcli import console, launch
+from melcli.data.origin import origin
 from melcli.errors import CheckpointError
 from melcli.models import checkpoint, lora
 from melcli.models.card import model_card
@@ -21,6 +22,7 @@ from melcli.models.speech_lm_recogniser import choose_strategy
 from melcli.recipe import TRAINING, Recipe, digest
 from melcli.training import measures, parallel, verify
 from melcli.training.progress import Stopwatch
+from melcli.training.setup import locate
 from melcli.training.trainer import SpeechTrainer
 
 if TYPE_CHECKING:
@@ -99,13 +101,17 @@ def _write(run: Run, model: SpeechLM, result: TrainResult, record: dict[str, flo
         "recipe.yaml": yaml_config.dump_yaml(run.recipe),
         "evaluation.json": json.dumps(result.rates, indent=2) + "\n",
         TRAINING: json.dumps(record, indent=2) + "\n",
-        "README.md": model_card(run.recipe, model, run.data.hours, int(record["steps"]), result.chosen, result.rates),
+        "README.md": model_card(run.recipe, model, run.data.hours, int(record["steps"]), result.chosen, result.rates, _origins(run.recipe)),
     }
     dtype = DTYPES[run.recipe.train.weights]
     checkpoint.save(result.folder, model, run.processor, dtype=dtype, extra=extra)
     batch = verify.one_batch(run.data.features, run.encoders, run.text_ids, run.processor)
     gap = verify.check_written(result.folder, model, batch, dtype)
     console.note(f"written and read again: logits within {gap:.1e}")
+
+
+def _origins(recipe: Recipe) -> list[str | None]:
+    return [origin(locate(entry.source, Path(recipe.data.root))) for entry in recipe.data.train]
 
 
 def _record(run: Run, trainer: SpeechTrainer) -> dict[str, float | int | str]:

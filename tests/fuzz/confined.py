@@ -115,6 +115,7 @@ def _child(strategy: SearchStrategy[Any], read: Callable[[Path, Any], Any], exam
     """Everything after the fork: never returns."""
     code = 1
     try:
+        os.chdir(place)  # "." must not be this repository
         os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
         huggingface_hub.constants.HF_HUB_OFFLINE = True  # a row that names a data set of the hub must not wait for it
         resource.setrlimit(resource.RLIMIT_AS, (_taken() + MEMORY, resource.RLIM_INFINITY))

@@ -40,6 +40,20 @@ def test_packed_is_the_same_as_one_by_one(options, features):
     torch.testing.assert_close(packed, torch.cat(single), atol=1e-5, rtol=1e-5)
 
 
+def test_a_few_utterances_at_a_time_are_as_all_together(features, monkeypatch):
+    front = build_speech_input(KINDS[3], 24, 80)
+    lengths = torch.tensor([len(f) for f in features])
+    together, patches = front(torch.cat(features), lengths)  # as in training
+    seen, embed = [], front._embed
+    monkeypatch.setattr(front, "_embed", lambda *given: seen.append(given[0].shape) or embed(*given))
+    monkeypatch.setattr("melcli.models.speech_input.AT_ONCE", int(lengths[:2].sum()))
+    with torch.no_grad():
+        apart, same = front(torch.cat(features), lengths)
+    assert len(seen) > 1
+    torch.testing.assert_close(apart, together, atol=1e-5, rtol=1e-5)
+    assert same.tolist() == patches.tolist()
+
+
 def test_packing_is_seen_to_fail_without_the_gap(features):
     """The test above can fail: a convolution over utterances that touch mixes them."""
     torch.manual_seed(1)
