@@ -74,7 +74,7 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__} {said}".strip() if isinstance(error, KeyError) or not said else said
 
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "alloc_failed")
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "alloc_failed", "could not create a primitive")
 """What torch says in errors that have no class of their own, in small letters."""
 
 

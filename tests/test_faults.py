@@ -137,7 +137,7 @@ def test_training_on_a_damaged_shard_says_which_file(server: Server, inputs: Pat
 
 
 def hears(folder: str) -> None:
-    """Print what a model hears in sixteen noises, at once where memory allows."""
+    """Print what a model hears in 160 noises, as many at once as memory allows: that takes more than kernels and threads, of which machines differ."""
     import torch
 
     from melcli.models import checkpoint
@@ -145,7 +145,7 @@ def hears(folder: str) -> None:
 
     model, processor = checkpoint.load(f"{folder}/ears")
     generator = torch.Generator().manual_seed(0)
-    waves = [0.1 * torch.randn(16000 * 12, generator=generator) for _ in range(16)]
+    waves = [0.1 * torch.randn(16000 * 12, generator=generator) for _ in range(160)]
     found = {i: one.text for batch in SpeechLMRecogniser(model, processor).recognise(waves) for i, one in batch.items()}
     print([found[i] for i in range(len(waves))])
 
@@ -172,7 +172,7 @@ def test_memory_that_does_not_hold_a_batch_is_met_by_halves(server: Server, inpu
     """Really too little memory: the limit goes down until the batch is halved, and the result stays."""
     expected = server.run(inputs, call="tests.test_faults:hears")
     assert expected.code == 0 and expected.err == "", expected.err
-    for megabytes in (256, 128, 96, 64, 48, 32, 24, 16, 12, 8):
+    for megabytes in range(352, 32, -16):
         ran = server.run(inputs, call="tests.test_faults:hears", memory=megabytes)
         if "at once; going on with fewer" in ran.err and ran.code == 0:
             assert ran.out == expected.out and ran.err.count("the memory does not hold") == 1

@@ -71,7 +71,7 @@ class TrainingBatches(Dataset):
         self._look_ahead(step)
         for following in range(min(SPARE_BATCHES, self.steps)):
             if packed := self._rows((step + following) % self.steps):
-                return pack(packed, self.pad_id)
+                return pack(packed, self.pad_id, self.plan.row_tokens)
         raise AudioError(f"training stops at batch {step}: neither it nor those after it hold any audio that can be read")
 
     def _rows(self, step: int) -> list[list[Item]]:

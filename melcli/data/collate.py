@@ -25,8 +25,12 @@ class Item:
     voice_TM: Tensor | None = None
 
 
-def pack(rows: Sequence[Sequence[Item]], pad_id: int) -> dict[str, Tensor]:
-    """What `SpeechLM.forward` reads.
+STEP = 16  # positions that widths of rows differ by
+
+
+def pack(rows: Sequence[Sequence[Item]], pad_id: int, row_tokens: int | None = None) -> dict[str, Tensor]:
+    """What `SpeechLM.forward` reads. row_tokens: positions of a row as it was planned; rows are then filled up so that batches differ less in shape
+    than in length, which costs a percent and spares kernels (models/steady.py).
 
     Returns input_ids, labels, position_ids and documents [R, L]; of speech that is heard speech [F, M] and speech_lengths [U] in reading order,
     ctc_targets [N] and ctc_lengths [U], -1 where the text is unknown; of speech that is said spoken, spoken_lengths, spoken_ctc_targets and
@@ -34,6 +38,9 @@ def pack(rows: Sequence[Sequence[Item]], pad_id: int) -> dict[str, Tensor]:
     speech, its entries are left out.
     """
     width = max(sum(len(item.example.input_ids) for item in row) for row in rows)
+    if row_tokens is not None:
+        filled = width + -width % STEP
+        width = row_tokens if width <= row_tokens < filled else filled
     shape = (len(rows), width)
     input_ids = torch.full(shape, pad_id)
     labels = torch.full(shape, -100)
