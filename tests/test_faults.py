@@ -137,7 +137,7 @@ def test_training_on_a_damaged_shard_says_which_file(server: Server, inputs: Pat
 
 
 def hears(folder: str) -> None:
-    """Print what a model hears in 160 noises, as many at once as memory allows: that takes more than kernels and threads, of which machines differ."""
+    """Print what a model hears in 160 noises, as many at once as memory allows: more than kernels and threads take, which differs."""
     import torch
 
     from melcli.models import checkpoint
