@@ -22,6 +22,7 @@ from melcli.errors import AudioError
 
 Source = str | os.PathLike[str] | BinaryIO
 
+MOST_SEEK = 1 << 62  # microseconds: more is no place in a file, and no number to FFmpeg
 BLOCK_VALUES = 1 << 20  # samples times channels that are decoded at once
 END_SLACK_SECONDS = 0.5  # an utterance may end this much after its file: manifests round, encoders cut
 RATES = (100, 10_000_000)  # samples a second that there are
@@ -290,7 +291,7 @@ class _FFmpeg:
         try:
             if first:
                 # half a second early: codecs need to run in before what they give is right
-                self.container.seek(int(max(0.0, (first + origin) / self.rate - 0.5) * 1_000_000), backward=True)
+                self.container.seek(min(MOST_SEEK, int(max(0.0, (first + origin) / self.rate - 0.5) * 1_000_000)), backward=True)
             for frame in self.container.decode(self.stream):
                 if position is None:
                     position = round(frame.time * self.rate) - origin if first and frame.time is not None else 0

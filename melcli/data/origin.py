@@ -10,7 +10,7 @@ from melcli.untrusted import parse_json
 
 
 def origin(source: str) -> str | None:
-    """Such as "`librispeech:train-clean-100`, CC BY 4.0, 11.8 h, 10 copies of each, augmented". None where no more is known than the name.
+    """Such as "`librispeech:train-clean-100`, licence: CC BY 4.0, 11.8 h, 10 copies of each, augmented". None where no more is known than the name.
 
     source: as in a recipe, where it lies. Of shards only those of a corpus that melcli knows are told: paths are nobody's business.
     """
@@ -20,7 +20,7 @@ def origin(source: str) -> str | None:
         return _licence(source)
     name, hours, copies = about.get("source"), about.get("hours"), about.get("copies")
     licence = _licence(name) if isinstance(name, str) else None
-    facts = [f"`{name}`, {licence}"] if licence else []
+    facts = [f"`{name}`", licence] if licence else []
     if isinstance(hours, int | float):
         facts.append(f"{hours:.1f} h")
     if about.get("augment"):
@@ -30,4 +30,4 @@ def origin(source: str) -> str | None:
 
 def _licence(source: str) -> str | None:
     corpus = CORPORA.get(source.partition("?")[0].partition(":")[0])
-    return corpus.licence if corpus else None
+    return f"licence: {corpus.licence}" if corpus else None

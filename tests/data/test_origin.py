@@ -23,8 +23,8 @@ def shards(tmp_path: Path) -> Path:
 
 
 def test_corpora_are_told_with_their_licence() -> None:
-    assert origin("librispeech:train-clean-100") == "CC BY 4.0"
-    assert origin("digits:strings?count=3&seed=1") == "CC BY-SA 4.0"
+    assert origin("librispeech:train-clean-100") == "licence: CC BY 4.0"
+    assert origin("digits:strings?count=3&seed=1") == "licence: CC BY-SA 4.0"
     assert origin("my/own.jsonl") is None
 
 
@@ -33,7 +33,7 @@ def test_shards_are_told_without_paths(shards: Path) -> None:
     about = json.loads((shards / SUMMARY).read_text())
     assert about["source"].endswith("a.wav")
     (shards / SUMMARY).write_text(json.dumps(about | {"source": "librispeech:dev-clean?without=1272", "hours": 14.46}))
-    assert origin(str(shards)) == "`librispeech:dev-clean?without=1272`, CC BY 4.0, 14.5 h, 3 copies of each, augmented"
+    assert origin(str(shards)) == "`librispeech:dev-clean?without=1272`, licence: CC BY 4.0, 14.5 h, 3 copies of each, augmented"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"hours": "many", "copies": [1], "augment": 1}', '{"source": 5}'])
