@@ -57,8 +57,8 @@ Made by melcli {__version__} with the `recipe.yaml` beside this file.
 
 ## Measured
 
-On at most {limit} utterances a source, texts normalised by `{recipe.data.text}`: word error rates in percent, decoded as by default; where a source is marked
-[mel dB], the mean distance in dB of what is said after the true frames; [nats], the mean cross entropy of replies' text.
+On at most {limit} utterances a source, texts normalised by `{recipe.data.text}`: word error rates in percent, decoded as by default; where a
+source is marked [mel dB], the mean distance in dB of what is said after the true frames; [nats], the mean cross entropy of replies' text.
 
 | evaluation source | WER %, dB or nats |
 | --- | --- |
