@@ -74,7 +74,14 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__} {said}".strip() if isinstance(error, KeyError) or not said else said
 
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "alloc_failed", "could not create a primitive")
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "alloc_failed",
+    "could not create a primitive",  # oneDNN
+)
 """What torch says in errors that have no class of their own, in small letters."""
 
 
@@ -83,4 +90,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     said = str(error).lower()
-    return isinstance(error, RuntimeError) and any(words in said for words in OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and "primitive descriptor" not in said and any(words in said for words in OUT_OF_MEMORY)

@@ -26,6 +26,7 @@ import torch
 from melcli.audio.mel_spec import MelSpec, preset
 from melcli.data.durations import fill_durations
 from melcli.data.manifest import fingerprint, read_source
+from melcli.data.origin import origin
 from melcli.data.rows import read_lines
 from melcli.data.shard_maker import TYPICAL_SECONDS, Failure, Options, ShardDone, cut, make_shard
 from melcli.data.shards import DTYPES, FORMAT, SUMMARY, ShardHead, is_foreign, read_head, shard_path
@@ -290,7 +291,7 @@ def featurize(
     if isinstance(source, str):
         _keep_source(source, folder)
     with alone(folder, "featurize"):
-        name = source if isinstance(source, str) else None
+        name = source if isinstance(source, str) and origin(source) else None  # a corpus; paths stay here
         return _into(folder, name, utterances, options, executor or jobs, overwrite, announce, progress, started)
 
 

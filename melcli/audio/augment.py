@@ -221,7 +221,8 @@ class SpecAugment(BaseModel):
 
 
 def frequency_warp(mel_TM: Tensor, factor: float) -> Tensor:
-    """What was at a frequency f is at factor * f, as from a throat of another length; pitch and length stay. The top bin fills what nothing reaches.
+    """What was at a frequency f is at factor * f, as from a throat of another length. Harmonics that the bins
+    tell apart move too; the length stays. The top bin fills what nothing reaches.
 
     Bins are taken as evenly spaced on the HTK mel scale up to 8 kHz, which is near enough for a random change.
     """

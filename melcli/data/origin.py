@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 
 from melcli.data.corpora import CORPORA
@@ -10,8 +12,9 @@ from melcli.untrusted import parse_json
 
 
 def origin(source: str) -> str | None:
-    """Such as "`librispeech:train-clean-100`, licence: CC BY 4.0, 11.8 h, 10 copies of each, augmented". None where no more is known than the name.
+    """Such as "`librispeech:train-clean-100`, licence: CC BY 4.0, 11.8 h, 10 augmented copies of each together".
 
+    None where no more is known than the name.
     source: as in a recipe, where it lies. Of shards only those of a corpus that melcli knows are told: paths are nobody's business.
     """
     try:
@@ -21,13 +24,14 @@ def origin(source: str) -> str | None:
     name, hours, copies = about.get("source"), about.get("hours"), about.get("copies")
     licence = _licence(name) if isinstance(name, str) else None
     facts = [f"`{name}`", licence] if licence else []
-    if isinstance(hours, int | float):
+    if isinstance(hours, float) and math.isfinite(hours):
         facts.append(f"{hours:.1f} h")
     if about.get("augment"):
-        facts.append(f"{copies} copies of each, augmented" if isinstance(copies, int) and copies > 1 else "augmented")
+        facts.append(f"{copies} augmented copies of each together" if isinstance(copies, int) and copies > 1 else "augmented")
     return ", ".join(facts) or None
 
 
 def _licence(source: str) -> str | None:
-    corpus = CORPORA.get(source.partition("?")[0].partition(":")[0])
+    base = source.partition("?")[0]
+    corpus = None if os.path.exists(base) else CORPORA.get(base.partition(":")[0])  # a file or folder goes before a corpus of its name
     return f"licence: {corpus.licence}" if corpus else None

@@ -56,9 +56,9 @@ class RoomyLayer(DynamicLayer):
 
     def keep(self, places_BS: Tensor) -> None:
         """Keep these of the positions, each row its own, in this order."""
-        at_BHSE = places_BS[:, None, :, None].expand(-1, self.keys.shape[1], -1, self.keys.shape[-1])
-        self.keys, self.values = self.keys.gather(2, at_BHSE), self.values.gather(2, at_BHSE)
-        self._buffers = None
+        row_B1 = torch.arange(len(places_BS), device=places_BS.device)[:, None]
+        self.keys, self.values = (held.transpose(1, 2)[row_B1, places_BS].transpose(1, 2) for held in (self.keys, self.values))
+        self._buffers = (self.keys, self.values)
 
     batch_select_indices = select
     reorder_cache = select

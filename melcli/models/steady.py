@@ -15,6 +15,6 @@ ROWS = 128
 
 
 def apply(layer: Callable[[Tensor], Tensor], x_NK: Tensor) -> Tensor:
-    """layer(x_NK), for a layer that treats rows alike."""
+    """layer(x_NK), for a layer that treats rows alike; x_NK has two dimensions."""
     missing = -len(x_NK) % ROWS if x_NK.device.type == "cpu" else 0
     return layer(F.pad(x_NK, (0, 0, 0, missing)))[: len(x_NK)] if missing else layer(x_NK)
