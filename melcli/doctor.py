@@ -48,7 +48,6 @@ EXTRAS = {  # as in pyproject.toml: what it is for, and packages that it brings
     "sphinx": ("pocketsphinx, which listens to voices in score --task tts", ("pocketsphinx",)),
     "vocos": ("vocoder vocos", ("vocos",)),
 }
-SYNTHESISERS = ("flite", "espeak-ng", "festival")
 LEAST_MEMORY, LEAST_DISK = 2 * 2**30, 2**30  # bytes below which a warning is due
 HUB_SECONDS = 5.0  # after which the hub counts as out of reach
 
@@ -189,9 +188,11 @@ def _extras() -> Iterator[Check]:
 
 
 def _programs() -> Iterator[Check]:
-    for program in SYNTHESISERS:
+    from melcli.data.voices import PACKAGES
+
+    for program, packages in PACKAGES.items():
         found = shutil.which(program)
-        yield Check(f"program {program}", "ok" if found else "missing", f"synthetic speech (synth:): {found or f'not found, install {program}'}")
+        yield Check(f"program {program}", "ok" if found else "missing", f"synthetic speech (synth:): {found or f'not found, install {packages}'}")
 
 
 def _models() -> Iterator[Check]:

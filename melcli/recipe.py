@@ -161,6 +161,9 @@ class ModelSection(Section):
     ctc_weight: float = Field(0.0, ge=0, description="weight of an auxiliary CTC loss on speech positions")
     ctc_units: Literal["tokens", "characters"] = Field("tokens", description="what CTC tells apart; characters are those of the training text")
     ctc_rate: int = Field(1, ge=1, description="CTC frames that each speech position gives; characters at 12.5 Hz need 2 or 3")
+    ctc_from: Literal["backbone", "speech-input"] = Field(
+        "backbone", description="what CTC reads: the language model's last states where speech is, or what goes into it there"
+    )
     ce_weight: float = Field(1.0, ge=0, description="weight of the next-token cross entropy")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     beam: int = Field(1, ge=1, description="hypotheses that the finished model follows unless told otherwise; 1 is greedy")
@@ -229,6 +232,9 @@ class TrainSection(Section):
     weight_decay: float = Field(0.05, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = Field(1.0, gt=0)
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon: the matrices of hidden layers by Muon (orthogonalised momentum), everything else by AdamW"
+    )
     accumulate: int = Field(1, ge=1, description="batches of each device in one optimiser step")
     parallel: Literal["ddp", "fsdp", "zero1"] = Field(
         "ddp", description="what several devices share: ddp nothing, zero1 (DeepSpeed) the optimiser's states, fsdp (PyTorch's FSDP2) weights too"
@@ -249,6 +255,8 @@ class TrainSection(Section):
     def _one_length(self) -> TrainSection:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give exactly one of epochs and steps")
+        if self.optimizer == "muon" and self.parallel != "ddp":
+            raise ValueError(f"optimizer muon needs whole matrices and parallel {self.parallel} shares them out: take adamw, or parallel ddp")
         return self
 
 
@@ -276,6 +284,12 @@ class Recipe(Section):
     def _starts_somewhere(self) -> Recipe:
         if self.model.init is None and not isinstance(self.model.backbone, dict):
             raise ValueError("give model.init, a model to start from, or model.backbone, a transformers config to train from scratch")
+        return self
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> Recipe:
+        if self.train.optimizer == "muon" and self.tune.speech_lr is not None:
+            raise ValueError("train.optimizer muon has one learning rate: leave tune.speech_lr out, or take adamw")
         return self
 
     @model_validator(mode="after")

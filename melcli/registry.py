@@ -76,6 +76,7 @@ def _set(name: str, summary: str) -> Entry:
 BUILT_IN = (
     Entry("speech-input", "mel-patch", "melcli.models.speech_input:MelPatch", "stack r mel frames, one linear layer"),
     Entry("speech-input", "mel-conv", "melcli.models.speech_input:MelConv", "Phi-4-MM's 8x convolutional stack and projection, without its encoder"),
+    Entry("speech-input", "mel-tdnn", "melcli.models.mel_tdnn:MelTdnn", "convolutions and time-delay layers, for small models"),
     Entry("speech-input", "phi4mm-encoder", "melcli.models.conformer:MelConformer", "mel-conv with Phi-4-MM's conformer before the projection"),
     Entry("speech-input", "encoder", "melcli.models.encoder:Encoder", "an audio encoder of transformers (Whisper, HuBERT, ...) and an MLP"),
     Entry("speech-input", "fusion", "melcli.models.fusion:Fusion", "two or more speech inputs, concatenated or added"),
@@ -113,7 +114,7 @@ BUILT_IN = (
     _corpus("robotutor", "children's stories and single words; robotutor:stories, :words", "CC BY 4.0"),
     _corpus("libritts", "LibriTTS: audio books at 24 kHz, cut at sentences", "CC BY 4.0"),
     _corpus("ljspeech", "LJ Speech: one speaker, 24 h, 22.05 kHz", "public domain"),
-    _corpus("synth", "speech made on the spot by flite, espeak-ng and festival; synth?hours=2", "the text's own"),
+    _corpus("synth", "speech made on the spot by flite, espeak-ng, festival, RHVoice and Pico; synth?hours=2", "the text's own"),
     _corpus("llama-questions", "300 spoken questions with answers, a synthetic voice", "as published"),
     _corpus("web-questions", "2,032 questions with all accepted answers, written", "CC BY 4.0"),
     _set("llama-questions", "300 spoken questions, answers scored (--task answer)"),

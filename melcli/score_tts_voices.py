@@ -88,7 +88,7 @@ class Spoken:
 
 
 class Synthetic:
-    """A voice of flite, espeak-ng or festival, which speaks when it is listened to."""
+    """A voice of flite or another synthesiser, which speaks when it is listened to."""
 
     def __init__(self, address: str) -> None:
         """address: `synth:flite/rms`. Raises UsageError for a voice that nobody has."""

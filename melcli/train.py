@@ -235,6 +235,7 @@ class Run:
             snapshots=self.out / "snapshots",
             keep=t.average,
             speech_lr=recipe.tune.speech_lr,
+            muon=t.optimizer == "muon",
             layout=self.parallel,
             checkpoints=t.keep,
             callbacks=[ProgressLines(self.model.part_names), Stopwatch(), StopOnSignal(), *([StopAfter(smoke)] if smoke else [])],

@@ -298,7 +298,7 @@ def _read_synth(root: Path, split: str, options: dict[str, str]) -> list[Utteran
 
 SYNTH = Corpus(
     name="synth",
-    summary="English sentences, questions, spelled words and digits spoken by flite, espeak-ng and festival when they are loaded",
+    summary="English sentences, questions, spelled words and digits spoken by flite, espeak-ng, festival, RHVoice and Pico when they are loaded",
     licence="that of the texts",
     home="the text collections in text/",
     splits=("en", "qa"),

@@ -69,7 +69,23 @@ def _festival(one: Voice, delivery: Delivery, text: str) -> bytes:
         return out.read_bytes() if out.exists() else b""
 
 
-_SPEAKERS = {"flite": _flite, "espeak-ng": _espeak, "festival": _festival}
+def _rhvoice(one: Voice, delivery: Delivery, text: str) -> bytes:
+    rate, pitch = 100 / (delivery.stretch * delivery.shift), 100 * delivery.pitch
+    return _run(["RHVoice-test", "-p", one.voice, "-r", f"{rate:.0f}", "-t", f"{pitch:.0f}", "-o", "/dev/stdout"], text)
+
+
+def _pico(one: Voice, delivery: Delivery, text: str) -> bytes:
+    """pico2wave writes to files only, and reads marks of its own in the text, which no text may hold therefore."""
+    speed = min(500, max(20, 100 * (delivery.stretch * delivery.shift) ** -1.25))  # measured: level 150 is 0.74 of the time of 100, 80 is 1.2 of it
+    pitch = min(200, max(50, 100 * delivery.pitch))
+    said = text.replace("<", " ").replace(">", " ")
+    with tempfile.TemporaryDirectory(prefix="melcli-") as folder:
+        out = Path(folder) / "said.wav"
+        _run(["pico2wave", "-l", one.voice, "-w", str(out), f"<speed level='{speed:.0f}'><pitch level='{pitch:.0f}'>{said}</pitch></speed>"])
+        return out.read_bytes() if out.exists() else b""
+
+
+_SPEAKERS = {"flite": _flite, "espeak-ng": _espeak, "festival": _festival, "RHVoice-test": _rhvoice, "pico2wave": _pico}
 
 
 def _run(command: list[str], text: str = "") -> bytes:

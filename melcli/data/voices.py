@@ -1,7 +1,8 @@
 """The synthetic voices and the addresses that say how one of them is to speak a text.
 
-A voice belongs to one of three Debian programs (flite, espeak-ng, festival). A `Delivery` is a voice with its tempo, pitch and vocal-tract size. With
-a text it makes a `synth:` address, which stands where a manifest has an audio path: `synth:flite/slt?stretch=1.1&pitch=0.9&shift=1.05#hello%20there`.
+A voice belongs to one of five Debian programs: flite, espeak-ng, festival and, of the parts contrib and non-free, RHVoice and SVOX Pico. A `Delivery`
+is a voice with its tempo, pitch and vocal-tract size. With a text it makes a `synth:` address, which stands where a manifest has an audio path:
+`synth:flite/slt?stretch=1.1&pitch=0.9&shift=1.05#hello%20there`.
 
 - `stretch`: duration relative to the voice's own (1.2 = slower), after everything else.
 - `pitch`: fundamental frequency relative to the voice's own, made by the synthesiser, formants unmoved.
@@ -19,8 +20,15 @@ from melcli.errors import AudioError, nearest
 
 SCHEME = "synth:"
 LIMITS = {"stretch": (0.4, 3.0), "pitch": (0.4, 2.5), "shift": (0.6, 1.6), "lead": (0.0, 5.0), "tail": (0.0, 5.0)}
-PACKAGES = {"flite": "flite", "espeak-ng": "espeak-ng", "festival": "festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts"}
-"""Program: the Debian packages that bring it and its voices."""
+PACKAGES = {
+    "flite": "flite",
+    "espeak-ng": "espeak-ng",
+    "festival": "festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts",
+    "RHVoice-test": "rhvoice rhvoice-english",
+    "pico2wave": "libttspico-utils",
+}
+"""Program: the Debian packages that bring it and its voices; the last two are in the parts contrib and non-free."""
+_PROGRAMS = {"flite": "flite", "espeak": "espeak-ng", "festival": "festival", "rhvoice": "RHVoice-test", "pico": "pico2wave"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,7 @@ class Voice:
 
     @property
     def program(self) -> str:
-        return {"flite": "flite", "espeak": "espeak-ng", "festival": "festival"}[self.name.split("/")[0]]
+        return _PROGRAMS[self.name.split("/")[0]]
 
     @property
     def voice(self) -> str:
@@ -65,6 +73,11 @@ _NAMED = (
     Voice(
         "festival/cmu_us_slt_arctic_hts", f0=168, base=0.07, pace=0.069, spell=0.09, pause=0.14, shifts=(0.85, 1.13), pitched=False, stretched=False
     ),
+    Voice("rhvoice/bdl", f0=119, base=0.22, pace=0.06, spell=0.04, pause=0.23, shifts=(0.93, 1.3)),
+    Voice("rhvoice/clb", f0=180, base=0.26, pace=0.069, spell=0.03, pause=0.16, shifts=(0.85, 1.13)),
+    Voice("rhvoice/slt", f0=172, base=0.34, pace=0.059, spell=0.04, pause=0.27, shifts=(0.85, 1.13)),
+    Voice("pico/en-US", f0=167, base=0.21, pace=0.064, spell=0.05, pause=0.47, shifts=(0.85, 1.13)),
+    Voice("pico/en-GB", f0=178, base=0.17, pace=0.061, spell=0.08, pause=0.5, shifts=(0.85, 1.13)),
 )
 VOICES = {voice.name: voice for voice in _NAMED}
 ESPEAK_ACCENTS = ("en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029", "en-us-nyc")

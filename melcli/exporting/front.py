@@ -17,7 +17,7 @@ from melcli.exporting.source import Source
 from melcli.models.recognise import SPARE_TOKENS
 
 BUNDLED = Path(__file__).parent / "bundled"
-KINDS = ("mel-patch", "mel-conv", "raw-frame")
+KINDS = ("mel-patch", "mel-conv", "mel-tdnn", "raw-frame")
 
 
 def require(source: Source, target: str) -> None:
@@ -40,6 +40,8 @@ def settings(source: Source) -> dict[str, Any]:
         normaliser = model.speech_input.normalise
         options["norm"] = {"NoNorm": "none", "UtteranceNorm": "utterance", "GlobalNorm": "global"}[type(normaliser).__name__]
         options["prior"] = getattr(normaliser, "prior", 0.0)
+        if options["kind"] == "mel-tdnn":
+            options["reaches"] = [layer.reach for layer in model.speech_input.layers]
     derived = {name: getattr(spec, name) for name in ("span", "fft_pad", "reflected", "skipped")}
     return {
         "speech_input": options,

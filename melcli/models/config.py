@@ -27,6 +27,7 @@ class SpeechLMConfig(PretrainedConfig):
     ctc_weight, ce_weight, label_smoothing: weights of the training losses.
     ctc_alphabet: the characters the CTC head tells apart, one class each; None for the tokenizer's own tokens.
     ctc_rate: CTC frames that each speech position gives.
+    ctc_from: what the CTC head reads, the `backbone`'s last hidden states at speech positions or what the `speech-input` gives it there.
     prompt: text before the transcript; `<|speech|>` in it is where the audio goes.
     prompts: of tasks that write something else than the transcript, by task: those that the model has learnt. What follows `<|text|>` in one is read
     between the text and speech that is said.
@@ -56,6 +57,7 @@ class SpeechLMConfig(PretrainedConfig):
         ctc_weight: float = 0.0,
         ctc_alphabet: str | None = None,
         ctc_rate: int = 1,
+        ctc_from: str = "backbone",
         ce_weight: float = 1.0,
         label_smoothing: float = 0.0,
         prompt: str = SPEECH_TOKEN,
@@ -89,6 +91,7 @@ class SpeechLMConfig(PretrainedConfig):
         self.ctc_weight = ctc_weight
         self.ctc_alphabet = ctc_alphabet
         self.ctc_rate = ctc_rate
+        self.ctc_from = ctc_from
         self.ce_weight = ce_weight
         self.label_smoothing = label_smoothing
         self.prompt = prompt

@@ -22,6 +22,7 @@ class Written(BaseModel):
     ctc_weight: float = Field(0.0, ge=0)
     ctc_alphabet: str | None = None
     ctc_rate: int = Field(1, ge=1, le=100)
+    ctc_from: Literal["backbone", "speech-input"] = "backbone"
     ce_weight: float = Field(1.0, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     prompt: str = ""

@@ -14,7 +14,7 @@ from melcli.audio.mel import log_mel_many
 from melcli.audio.mel_spec import MelSpec
 from melcli.errors import ConfigError
 from melcli.models.normalise import GlobalNorm
-from melcli.models.speech_input import SpeechInput, _frame_index, build_speech_input, respace, settle_speech_input, speech_input_class
+from melcli.models.speech_input import SpeechInput, build_speech_input, frame_index, respace, settle_speech_input, speech_input_class
 from melcli.models.subsampling import Chain, Subsampling, every, mel_step
 
 
@@ -108,7 +108,7 @@ class Fusion(SpeechInput):
         """`stack` vectors a position, filled with zeros at the end, and no more positions than there are to be."""
         room_U = torch.maximum(-(-counts_U // stack), patches_U)
         rows = respace(x_PD, counts_U, room_U * stack).reshape(int(room_U.sum()), -1)
-        return rows[_frame_index(patches_U, room_U)]
+        return rows[frame_index(patches_U, room_U)]
 
 
 def _checked(inputs: Any) -> None:

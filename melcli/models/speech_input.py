@@ -7,6 +7,7 @@ features, D model width, S samples.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from melcli.models.normalise import build_normaliser
 from melcli.models.subsampling import Subsampling
 
 
-def _frame_index(lengths_U: Tensor, slots_U: Tensor) -> Tensor:
+def frame_index(lengths_U: Tensor, slots_U: Tensor) -> Tensor:
     """Where each element of packed data lies once every utterance starts at the head of its own slot."""
     starts_U = torch.cumsum(slots_U, 0) - slots_U
     offsets_U = torch.cumsum(lengths_U, 0) - lengths_U
@@ -32,8 +33,23 @@ def _frame_index(lengths_U: Tensor, slots_U: Tensor) -> Tensor:
 def respace(x_FM: Tensor, lengths_U: Tensor, slots_U: Tensor) -> Tensor:
     """Packed rows moved into slots of the given sizes; what a slot holds beyond its utterance is zero."""
     out = x_FM.new_zeros(int(slots_U.sum()), *x_FM.shape[1:])
-    out[_frame_index(lengths_U, slots_U)] = x_FM
+    out[frame_index(lengths_U, slots_U)] = x_FM
     return out
+
+
+def a_few_at_a_time(embed: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], mel_FM: Tensor, frames_U: Tensor) -> tuple[Tensor, Tensor]:
+    """embed(mel_FM, frames_U) of convolutions, on a processor that learns nothing for some utterances at a time: what they make of a minute is thirty
+    times what goes in, and should stay small and near the processor."""
+    if torch.is_grad_enabled() or mel_FM.device.type != "cpu" or len(mel_FM) <= AT_ONCE:
+        return embed(mel_FM, frames_U)
+    groups: list[list[int]] = [[]]
+    for frames in frames_U.tolist():
+        if groups[-1] and sum(groups[-1]) + frames > AT_ONCE:
+            groups.append([])
+        groups[-1].append(frames)
+    parts_FM = mel_FM.split([sum(group) for group in groups])
+    embedded = [embed(part_FM, part_U) for part_FM, part_U in zip(parts_FM, frames_U.split([len(g) for g in groups]), strict=True)]
+    return torch.cat([x_PD for x_PD, _ in embedded]), torch.cat([patches_U for _, patches_U in embedded])
 
 
 class SpeechInput(nn.Module):
@@ -72,6 +88,13 @@ class SpeechInput(nn.Module):
 
     def bind(self, spec: MelSpec) -> None:
         """Told the mel that features are made with, or whose rate waveforms have. Raises ConfigError where they cannot be read."""
+
+    @staticmethod
+    def valid(frames_U: Tensor, slots_U: Tensor, factor: int) -> Tensor:
+        """1 where a subsampled frame belongs to an utterance."""
+        mask = torch.zeros(int(slots_U.sum()) // factor, device=frames_U.device)
+        mask[frame_index(-(-frames_U // factor), slots_U // factor)] = 1
+        return mask
 
 
 class NoInput(SpeechInput):
@@ -168,17 +191,7 @@ class MelConv(SpeechInput):
             self.down_proj_for_speech.weight.mul_(0.35)  # towards the scale at which blocks of the backbone write
 
     def forward(self, mel_FM: Tensor, frames_U: Tensor) -> tuple[Tensor, Tensor]:
-        if torch.is_grad_enabled() or mel_FM.device.type != "cpu" or len(mel_FM) <= AT_ONCE:
-            return self._embed(mel_FM, frames_U)
-        # what the convolutions make of a minute is thirty times what goes in: a few utterances at a time stay small, and near the processor
-        lengths, groups = frames_U.tolist(), [[]]
-        for frames in lengths:
-            if groups[-1] and sum(groups[-1]) + frames > AT_ONCE:
-                groups.append([])
-            groups[-1].append(frames)
-        parts_FM = mel_FM.split([sum(group) for group in groups])
-        embedded = [self._embed(part_FM, part_U) for part_FM, part_U in zip(parts_FM, frames_U.split([len(g) for g in groups]), strict=True)]
-        return torch.cat([x_PD for x_PD, _ in embedded]), torch.cat([patches_U for _, patches_U in embedded])
+        return a_few_at_a_time(self._embed, mel_FM, frames_U)
 
     def _embed(self, mel_FM: Tensor, frames_U: Tensor) -> tuple[Tensor, Tensor]:
         patches_U = -(-frames_U // self.stride)
@@ -194,9 +207,9 @@ class MelConv(SpeechInput):
                 depthwise, pointwise = self.conv[i - 1], self.conv[i]
                 x = merged_convolution(x, depthwise, pointwise) if lean else pointwise(depthwise(x))
             factor = 2 ** (i // 3 + 1)
-            valid_T1 = self._valid(frames_U, slots_U, factor).to(x.dtype)[:, None]
+            valid_T1 = self.valid(frames_U, slots_U, factor).to(x.dtype)[:, None]
             x = F.relu(x) * valid_T1 if torch.is_grad_enabled() else x.relu_().mul_(valid_T1)  # in place: these are the largest of all activations
-        keep = _frame_index(patches_U, slots_U // self.stride)
+        keep = frame_index(patches_U, slots_U // self.stride)
         flat = x[0].permute(1, 0, 2)[keep].reshape(len(keep), -1)
         x_PH = self.encode(steady.apply(self.out, flat), patches_U)
         return steady.apply(lambda x: self.down_proj_for_speech(F.gelu(self.up_proj_for_speech(x))), x_PH), patches_U
@@ -204,13 +217,6 @@ class MelConv(SpeechInput):
     def encode(self, x_PH: Tensor, patches_U: Tensor) -> Tensor:
         """What lies between the convolutions and the projector: nothing here, blocks of an encoder in `phi4mm-encoder`."""
         return x_PH
-
-    @staticmethod
-    def _valid(frames_U: Tensor, slots_U: Tensor, factor: int) -> Tensor:
-        """1 where a subsampled frame belongs to an utterance."""
-        mask = torch.zeros(int(slots_U.sum()) // factor, device=frames_U.device)
-        mask[_frame_index(-(-frames_U // factor), slots_U // factor)] = 1
-        return mask
 
 
 class RawFrame(SpeechInput):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
@@ -249,6 +249,10 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         speech goes through are zeros, as processes that average gradients must all have the same ones.
         """
         noise = noise or self.noise
+        if self.training and self._ctc_alone and speech is not None and spoken is None and not distributed.is_initialized():
+            x_PD, patches_U = self.speech_input(speech, speech_lengths)
+            ctc = self._ctc_loss(self._ctc(x_PD), patches_U, ctc_targets, ctc_lengths, counts or {})
+            return SpeechLMOutput(loss=self.config.ctc_weight * ctc, parts={"ctc": ctc.detach()})
         x_BLD, patches_U = self.embed(input_ids, speech, speech_lengths, spoken, spoken_lengths, noise, voice, voice_lengths)
         at_speech = input_ids == self.config.speech_token_id
         two_way = self.config.speech_attention == "bidirectional"
@@ -263,6 +267,9 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
             allowed = padded_mask(torch.ones_like(input_ids), at_speech, True)
         if allowed is not None:
             attention_mask = self._for_layers(allowed, x_BLD.dtype)
+        ctc_logits = None
+        if self.ctc_head is not None and speech is not None and self.config.ctc_from == "speech-input":
+            ctc_logits = self._ctc(x_BLD[at_speech])
         backbone = self.llm.get_decoder() if hasattr(self.llm, "get_decoder") else self.llm.base_model
         out = backbone(
             inputs_embeds=x_BLD,
@@ -273,9 +280,8 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
             **kwargs,
         )
         h_BLD = out.last_hidden_state
-        ctc_logits = None
-        if self.ctc_head is not None and speech is not None:
-            ctc_logits = steady.apply(self.ctc_head, h_BLD[at_speech]).view(-1, self.config.ctc_classes)
+        if self.ctc_head is not None and speech is not None and ctc_logits is None:
+            ctc_logits = self._ctc(h_BLD[at_speech])
         states_SD = h_BLD[state_mask(input_ids == self.config.spoken_token_id)] if spoken is not None else None
         if states_SD is not None and voice is not None:
             states_SD = states_SD[said_mask(voice_lengths, spoken_lengths, self.speech_output.stride)]
@@ -291,8 +297,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         smoothing = self.config.label_smoothing if self.training else 0.0
         parts = {"ce": next_token_loss(steady.apply(self.logits, h_BLD[wanted]), targets_N, given.get("text", max(len(targets_N), 1)), smoothing)}
         if ctc_logits is not None and ctc_targets is not None and len(ctc_lengths):
-            frames_U = patches_U * self.config.ctc_rate
-            parts["ctc"] = ctc_loss(ctc_logits, frames_U, ctc_targets, ctc_lengths, given.get("ctc", max(ctc_targets.numel(), 1)))
+            parts["ctc"] = self._ctc_loss(ctc_logits, patches_U, ctc_targets, ctc_lengths, given)
         if states_SD is not None:
             parts |= self._spoken_parts(states_SD, spoken, spoken_lengths, spoken_ctc_targets, spoken_ctc_lengths, given, noise)
             weights |= self.speech_output.weights(step)
@@ -301,6 +306,18 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
             loss = loss + self._through(h_BLD, speech_elsewhere and speech is None, spoken_elsewhere and spoken is None)
         read = None if self.training else ctc_logits  # training wants none, and what shares its weights would keep hold of them
         return SpeechLMOutput(loss=loss, parts={name: part.detach() for name, part in parts.items()}, ctc_logits=read, states=states_SD)
+
+    @property
+    def _ctc_alone(self) -> bool:
+        """Whether the CTC loss of the speech input is all that is learnt of what is heard, so that nothing asks for the backbone."""
+        return self.ctc_head is not None and self.config.ctc_from == "speech-input" and not self.config.ce_weight
+
+    def _ctc(self, x_PD: Tensor) -> Tensor:
+        """The CTC head's logits [P x ctc_rate, classes] at speech positions."""
+        return steady.apply(self.ctc_head, x_PD).view(-1, self.config.ctc_classes)
+
+    def _ctc_loss(self, logits: Tensor, patches_U: Tensor, targets_N: Tensor, lengths_U: Tensor, counts: Mapping[str, Tensor | int]) -> Tensor:
+        return ctc_loss(logits, patches_U * self.config.ctc_rate, targets_N, lengths_U, counts.get("ctc", max(targets_N.numel(), 1)))
 
     def _spoken_parts(
         self,

@@ -173,6 +173,7 @@ def speech_config(recipe: Recipe, text_config: PretrainedConfig, pad: int, promp
         ctc_weight=section.ctc_weight,
         ctc_alphabet=alphabet,
         ctc_rate=section.ctc_rate,
+        ctc_from=section.ctc_from,
         ce_weight=section.ce_weight,
         label_smoothing=section.label_smoothing,
         prompt=prompt,

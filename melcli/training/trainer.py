@@ -25,6 +25,7 @@ from melcli.models.beam import Beam
 from melcli.models.generate import Greedy
 from melcli.models.speech_lm import SpeechLM
 from melcli.training import measures, parallel
+from melcli.training.muon import muon
 from melcli.training.progress import Meter
 from melcli.training.steps_state import COMPLETE, forget
 from melcli.training.stop import StopSignals
@@ -43,8 +44,8 @@ class SpeechTrainer(Trainer):
     """evaluate_by_decoding: measurements by evaluation set (training/measures.py); snapshots: where weights of evaluations are kept, `keep` of the
     latest and the best.
 
-    speech_lr: learning rate of all that is not the language model, where it has one of its own. layout: what processes share (training/parallel.py).
-    checkpoints: how many are kept.
+    speech_lr: learning rate of all that is not the language model, where it has one of its own. muon: Muon takes the matrices (training/muon.py).
+    layout: what processes share (training/parallel.py). checkpoints: how many are kept.
     """
 
     def __init__(
@@ -54,12 +55,14 @@ class SpeechTrainer(Trainer):
         snapshots: Path,
         keep: int,
         speech_lr: float | None = None,
+        muon: bool = False,
         layout: str = "none",
         checkpoints: int = 2,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.speech_lr = speech_lr
+        self.muon = muon
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the targets of the whole step
         self.world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
@@ -95,11 +98,14 @@ class SpeechTrainer(Trainer):
         return loader
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        if self.optimizer is not None or self.speech_lr is None:
+        if self.optimizer is not None or (self.speech_lr is None and not self.muon):
             return super().create_optimizer(model)
         trained = self.model if model is None else model
-        cls, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
-        decayed = set(self.get_decay_parameter_names(trained))
+        decayed, args = set(self.get_decay_parameter_names(trained)), self.args
+        if self.muon:
+            self.optimizer = muon(trained, decayed, args.learning_rate, (args.adam_beta1, args.adam_beta2), args.weight_decay)
+            return self.optimizer
+        cls, options = self.get_optimizer_cls_and_kwargs(args, trained)
         groups = parameter_groups(trained, decayed, self.args.weight_decay, self.args.learning_rate, self.speech_lr)
         self.optimizer = cls(groups, **options)
         return self.optimizer

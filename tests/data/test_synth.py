@@ -1,4 +1,4 @@
-"""Synthetic speech: addresses, the three synthesisers, and plans."""
+"""Synthetic speech: addresses, the synthesisers, and plans."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from melcli.data import synth, synth_plan
 from melcli.data.synth import corpus, plan, speak
-from melcli.data.voices import ESPEAK_ACCENTS, ESPEAK_VARIANTS, Delivery, voice
+from melcli.data.voices import ESPEAK_ACCENTS, ESPEAK_VARIANTS, PACKAGES, Delivery, voice
 from melcli.errors import AudioError, ManifestError, UsageError
 
 TEXT = "the quick brown fox jumps over the lazy dog, and seven other animals."
@@ -163,6 +163,21 @@ def test_festival_voices(name: str) -> None:
     assert rate % 200 == 0 and 1.0 < len(wave_S) / rate < 4.0
     if voice(name).stretched:
         assert seconds(Delivery(name, stretch=1.3)) > 1.2 * seconds(Delivery(name))
+
+
+@pytest.mark.parametrize("name", ["rhvoice/bdl", "rhvoice/clb", "rhvoice/slt", "pico/en-US", "pico/en-GB"])
+def test_rhvoice_and_pico_voices(name: str) -> None:
+    if shutil.which(voice(name).program) is None:
+        pytest.skip(f"{voice(name).program} is not installed (apt-get install {PACKAGES[voice(name).program]}, of contrib and non-free)")
+    wave_S, rate = speak(Delivery(name).address(TEXT))
+    assert rate % 200 == 0 and 0.05 < wave_S.abs().max() <= 1
+    slow = seconds(Delivery(name, stretch=1.35))
+    assert slow / seconds(Delivery(name, stretch=0.8)) == pytest.approx(1.35 / 0.8, rel=0.12)
+    own = pitch(wave_S, rate)
+    assert own == pytest.approx(voice(name).f0, rel=0.15)
+    assert pitch(*speak(Delivery(name, pitch=1.2).address(TEXT))) == pytest.approx(1.2 * own, rel=0.12)
+    said = seconds(Delivery(name), "a <b> & \"c\" -x 'd'")
+    assert 0.5 < said < 6, "marks of its own language are no text"
 
 
 @pytest.fixture(scope="module")

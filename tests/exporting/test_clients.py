@@ -34,6 +34,8 @@ INPUTS = [
     {**CONV, "stride": 16, "channels": 70},
     {"kind": "mel-patch", "patch": 8, "norm": "utterance"},
     {"kind": "mel-patch", "patch": 3, "norm": "none", "bias": False},
+    {"kind": "mel-tdnn", "stride": 8, "channels": 8, "hidden": 16, "inner": 32, "layers": 6, "norm": "utterance"},
+    {"kind": "mel-tdnn", "stride": 4, "channels": 8, "hidden": 16, "inner": 32, "layers": 2, "norm": "global"},
     {"kind": "raw-frame"},
 ]
 

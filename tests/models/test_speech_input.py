@@ -20,6 +20,8 @@ KINDS = [
     {"kind": "mel-conv", "stride": 2, "channels": 8, "hidden": 16, "norm": "global"},
     {"kind": "mel-conv", "stride": 8, "channels": 8, "hidden": 16, "norm": "utterance"},
     {"kind": "mel-conv", "stride": 16, "channels": 8, "hidden": 16, "norm": "none"},
+    {"kind": "mel-tdnn", "stride": 8, "channels": 8, "hidden": 16, "inner": 32, "layers": 5, "norm": "utterance"},
+    {"kind": "mel-tdnn", "stride": 16, "channels": 8, "hidden": 16, "inner": 32, "layers": 4, "norm": "none"},
 ]
 
 
@@ -52,6 +54,29 @@ def test_a_few_utterances_at_a_time_are_as_all_together(features, monkeypatch):
     assert len(seen) > 1
     torch.testing.assert_close(apart, together, atol=1e-5, rtol=1e-5)
     assert same.tolist() == patches.tolist()
+
+
+def test_time_delay_layers_in_bfloat16(features):
+    torch.manual_seed(1)
+    front = build_speech_input(KINDS[5], 24, 80)
+    lengths = torch.tensor([len(f) for f in features])
+    with torch.no_grad():
+        exact, _ = front(torch.cat(features), lengths)
+        rounded, _ = front.to(torch.bfloat16)(torch.cat(features), lengths)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, atol=0.1, rtol=0.1)
+
+
+def test_time_delay_layers_see_as_far_as_they_say():
+    """Five layers of reaches 1, 2, 3, 4 and 1 at 25 frames/s, two convolutions before them: what lies two seconds off cannot matter."""
+    front = build_speech_input({**KINDS[5], "norm": "none"}, 24, 80)
+    mel = torch.randn(800, 80)
+    other = mel.clone()
+    other[400:] = torch.randn(400, 80)
+    with torch.no_grad():
+        first, second = (front(x, torch.tensor([800]))[0] for x in (mel, other))
+    torch.testing.assert_close(first[:40], second[:40])
+    assert not torch.allclose(first[46:50], second[46:50])
 
 
 def test_packing_is_seen_to_fail_without_the_gap(features):
