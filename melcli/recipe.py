@@ -161,8 +161,8 @@ class ModelSection(Section):
     ctc_weight: float = Field(0.0, ge=0, description="weight of an auxiliary CTC loss on speech positions")
     ctc_units: Literal["tokens", "characters"] = Field("tokens", description="what CTC tells apart; characters are those of the training text")
     ctc_rate: int = Field(1, ge=1, description="CTC frames that each speech position gives; characters at 12.5 Hz need 2 or 3")
-    ctc_from: Literal["backbone", "speech-input"] = Field(
-        "backbone", description="what CTC reads: the language model's last states where speech is, or what goes into it there"
+    ctc_from: Literal["backbone", "speech-input"] | None = Field(
+        None, description="what CTC reads: the language model's last states where speech is, or what goes into it there; backbone, or as in `init`"
     )
     ce_weight: float = Field(1.0, ge=0, description="weight of the next-token cross entropy")
     label_smoothing: float = Field(0.0, ge=0, lt=1)

@@ -47,6 +47,8 @@ class Run:
         self.data = setup.training_data(recipe.data, self.front, offline, speaks=recipe.model.speech_output is not None)
         self.started, self.processor = setup.build_model(recipe, self.data, self._tokenizer(resuming), offline)
         self.model, self.tokenizer = self.started.model, self.started.tokenizer
+        if self.model.hears_by_itself and set(self.data.tasks) != {"asr"}:
+            raise ConfigError("model.ce_weight 0 with ctc_from speech-input learns from speech with its text alone: every source must be of task asr")
         self.groups = tune.choose(self.model, recipe.tune)
         by_task = {task: self.processor.encoder(task) for task in set(self.data.tasks)}
         if recipe.model.lexicon is not None and "tts" in by_task:
@@ -168,6 +170,7 @@ class Run:
             "batches": f"{t.tokens_per_batch} positions in rows of {t.row_tokens}; {100 * self.plan.padding():.1f} % padding; {epoch} an epoch",
             **({"compiled": "the language model's layers, with their first batch; decoding runs uncompiled"} if t.compile else {}),
             **({"processes": f"{self.parallel}: {self.parallel_reason}"} if self.world > 1 or t.parallel != "ddp" else {}),
+            **({"optimizer": "Muon for the matrices of hidden layers, AdamW for the rest"} if t.optimizer == "muon" else {}),
             "length": f"{self.steps} steps = {self.steps * t.accumulate * self.world / max(epoch, 1):.1f} epochs",
         }
 

@@ -219,14 +219,18 @@ def _from_ours(section: UnifiedSection, name: str, sizes: dict[str, Any], offlin
         raise ConfigError(f"unified.speech.init {name}: it hears nothing, its speech input is {model.config.speech_input['kind']}")
     fields = model.config.text_config.to_diff_dict()
     backbone = {key: value for key, value in fields.items() if key not in NOT_KEPT} | {"model_type": model.config.text_config.model_type}
+    by_itself = model.config.ctc_weight > 0 and model.config.ctc_from == "speech-input"  # its layers were not taught to hear: see models/listener.py
+    if by_itself:
+        backbone = {key: value for key, value in backbone.items() if key != "layer_types"} | {"num_hidden_layers": 0}
     spec: MelSpec = model.config.mel_spec
     parts = {"input": model.config.speech_input, "speech_backbone": backbone, "text_backbone": section.text.backbone}
     encoder = UnifiedEncoder(UnifiedEncoderConfig(mel=spec, **parts, **sizes))
     encoder.front.load_state_dict(model.speech_input.state_dict())
-    decoder = model.llm.get_decoder()
-    decoder.set_input_embeddings(nn.Identity())
-    encoder.trunk.layers.load_state_dict(decoder.state_dict())
-    return encoder, f"{name}'s speech input and layers" + (", left as they are" if section.speech.frozen else "")
+    if not by_itself:
+        decoder = model.llm.get_decoder()
+        decoder.set_input_embeddings(nn.Identity())
+        encoder.trunk.layers.load_state_dict(decoder.state_dict())
+    return encoder, f"{name}'s speech input{'' if by_itself else ' and layers'}" + (", left as they are" if section.speech.frozen else "")
 
 
 def train_unified(recipe: UnifiedRecipe, out: Path | None = None, **options: Any) -> UnifiedResult | None:

@@ -1,6 +1,6 @@
 """The synthetic voices and the addresses that say how one of them is to speak a text.
 
-A voice belongs to one of five Debian programs: flite, espeak-ng, festival and, of the parts contrib and non-free, RHVoice and SVOX Pico. A `Delivery`
+A voice belongs to one of five Debian programs: flite, espeak-ng, festival and, of the part non-free, RHVoice and SVOX Pico. A `Delivery`
 is a voice with its tempo, pitch and vocal-tract size. With a text it makes a `synth:` address, which stands where a manifest has an audio path:
 `synth:flite/slt?stretch=1.1&pitch=0.9&shift=1.05#hello%20there`.
 
@@ -9,6 +9,8 @@ is a voice with its tempo, pitch and vocal-tract size. With a text it makes a `s
 - `shift`: formants and pitch together, by playing the samples faster, while the synthesiser makes the tempo good: 1.1 to 1.3 are children, 0.88 to
   0.95 big men.
 - `lead`, `tail`: seconds of silence kept before and after.
+
+A program keeps tempo and pitch within what it can do: RHVoice both within a half and twice its own, Pico its pitch.
 """
 
 from __future__ import annotations
@@ -24,10 +26,10 @@ PACKAGES = {
     "flite": "flite",
     "espeak-ng": "espeak-ng",
     "festival": "festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts",
-    "RHVoice-test": "rhvoice rhvoice-english",
-    "pico2wave": "libttspico-utils",
+    "RHVoice-test": "rhvoice rhvoice-english (of Debian's part non-free)",
+    "pico2wave": "libttspico-utils (of Debian's part non-free)",
 }
-"""Program: the Debian packages that bring it and its voices; the last two are in the parts contrib and non-free."""
+"""Program: the Debian packages that bring it and its voices."""
 _PROGRAMS = {"flite": "flite", "espeak": "espeak-ng", "festival": "festival", "rhvoice": "RHVoice-test", "pico": "pico2wave"}
 
 

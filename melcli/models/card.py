@@ -25,7 +25,7 @@ def model_card(
     measured = "\n".join(f"| `{name}` | {rate:.2f} |" for name, rate in rates.items()) or "| none | |"
     hears, speaks = config.speech_input["kind"] != "none", config.speech_output is not None
     llm = f"a {config.text_config.model_type} language model"
-    unified = config.speech_input["kind"] == "unified"
+    unified, free = config.speech_input["kind"] == "unified", model.speech_input.encoder_free
     heard = (
         "text in training and speech in use go through a unified encoder" if unified else f"log-mel frames go through `{config.speech_input['kind']}`"
     )
@@ -36,11 +36,11 @@ def model_card(
     return f"""---
 library_name: melcli
 pipeline_tag: {tags[0]}
-tags: [{", ".join([*tags[1:], "speech", "mel-spectrogram", *([] if unified else ["encoder-free"])])}]
+tags: [{", ".join([*tags[1:], "speech", "mel-spectrogram", *(["encoder-free"] if free else [])])}]
 ---
 # {recipe.name}
 
-{recipe.summary[:1].upper()}{recipe.summary[1:]}. A speech language model{"" if unified else " without a speech encoder"}: {"; ".join(does)}.
+{recipe.summary[:1].upper()}{recipe.summary[1:]}. A speech language model{" without a speech encoder" if free else ""}: {"; ".join(does)}.
 Made by melcli {__version__} with the `recipe.yaml` beside this file.
 
 | | |

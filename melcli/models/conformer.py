@@ -33,6 +33,8 @@ class MelConformer(MelConv):
     Raises ConfigError where `heads` does not divide `hidden`.
     """
 
+    encoder_free = False
+
     def __init__(
         self,
         width: int,

@@ -31,6 +31,11 @@ class Greedy:
         return logits_BV.argmax(-1)
 
 
+@dataclass(frozen=True, slots=True)
+class CtcGreedy:
+    """The most probable class of each CTC frame, repeats and blanks taken out: of models that learnt to hear by CTC alone."""
+
+
 @dataclass(slots=True)
 class Sample:
     """Draws from the distribution sharpened by `temperature`, restricted to its most probable part `top_p`."""
@@ -58,6 +63,9 @@ def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.devic
     return ids, valid
 
 
+Strategy = Greedy | CtcGreedy | Sample | Beam
+
+
 @torch.inference_mode()
 def decode(
     model: SpeechLM,
@@ -65,7 +73,7 @@ def decode(
     speech: Tensor | None,
     lengths_U: Tensor | None,
     max_tokens: Sequence[int],
-    strategy: Greedy | Sample | Beam | None = None,
+    strategy: Strategy | None = None,
     drafter: Drafter | None = None,
     speller: Speller | None = None,
     stops: Sequence[int] = (),
@@ -78,14 +86,19 @@ def decode(
     drafter: makes drafts from the CTC head's logits, for greedy decoding in fewer steps. speller: what tokens are to the CTC head, for joint
     beam search. hotwords: what a beam search favours. spread: where the positions of what is written are.
     """
-    strategy = strategy or Greedy()
+    strategy = strategy or (CtcGreedy() if model.writes_by_ctc else Greedy())
     if not prompts:
         return []
     ids, valid = _left_padded(prompts, model.config.pad_token_id, model.device)
     rows = Rows(model, ids, valid, speech, lengths_U, max(max_tokens) + 1, spread)
     stops = [*model.config.stop_token_ids, *stops]
     heard = None if rows.ctc_logits is None else rows.ctc_logits.split((rows.patches_U * model.config.ctc_rate).tolist())
-    if isinstance(strategy, Beam):
+    if isinstance(strategy, CtcGreedy):
+        found = [
+            Hypothesis(tokens, "eos", float(logits.log_softmax(-1).amax(-1).mean()))
+            for tokens, logits in zip(_read(rows, drafter), heard, strict=True)
+        ]
+    elif isinstance(strategy, Beam):
         found = beam_search(rows, stops, max_tokens, strategy, speller, hotwords)
     else:
         found = _one_path(rows, stops, max_tokens, strategy, drafter if isinstance(strategy, Greedy) else None)
@@ -127,7 +140,12 @@ def _one_path(
 def _drafts(rows: Rows, drafter: Drafter | None, count: int) -> list[Draft | None]:
     if drafter is None or rows.ctc_logits is None:
         return [None] * count
-    return [Draft(tokens) for tokens in drafter(rows.ctc_logits, rows.patches_U * rows.model.config.ctc_rate)]
+    return [Draft(tokens) for tokens in _read(rows, drafter)]
+
+
+def _read(rows: Rows, drafter: Drafter) -> list[list[int]]:
+    """What the CTC head hears in each utterance, as tokens."""
+    return drafter(rows.ctc_logits, rows.patches_U * rows.model.config.ctc_rate)
 
 
 @dataclass(slots=True)

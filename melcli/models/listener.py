@@ -20,7 +20,8 @@ KEY = "model.speech_input.config"
 
 
 class Listener(nn.Module):
-    """The states [T, H] of each utterance after the last layer, where the model's own CTC head, if it has one, reads the words.
+    """The states [T, H] of each utterance where the model's own CTC head, if it has one, reads the words: after the last layer or, where that head
+    reads what the speech input gives (`ctc_from`), before the first, since nothing has taught the last layer to say more there.
 
     Speech positions see each other as in the model itself (`speech_attention`); neither prompt nor text is there. Raises ConfigError.
     """
@@ -28,7 +29,9 @@ class Listener(nn.Module):
     def __init__(self, config: SpeechLMConfig) -> None:
         super().__init__()
         self.spec = config.mel_spec
-        self.trunk = Trunk(config.text_config.to_dict(), f"{KEY}.text_config", causal=config.speech_attention == "causal")
+        by_itself = config.ctc_weight > 0 and config.ctc_from == "speech-input"
+        causal = config.speech_attention == "causal"
+        self.trunk = None if by_itself else Trunk(config.text_config.to_dict(), f"{KEY}.text_config", causal=causal)
         self.front = front_of(config)
 
     def forward(self, x_FM: Tensor, lengths: Sequence[int]) -> list[Tensor]:
@@ -37,7 +40,7 @@ class Listener(nn.Module):
             mels = log_mel_many(self.spec, [wave_S1[:, 0].float() for wave_S1 in x_FM.split(list(lengths))])
             x_FM, lengths = torch.cat(mels), [len(mel_TM) for mel_TM in mels]
         x_PH, patches_U = self.front(x_FM, torch.tensor(lengths, device=x_FM.device))
-        return self.trunk(x_PH, patches_U.tolist())
+        return list(x_PH.split(patches_U.tolist())) if self.trunk is None else self.trunk(x_PH, patches_U.tolist())
 
 
 def front_of(config: SpeechLMConfig) -> SpeechInput:

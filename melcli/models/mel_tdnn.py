@@ -14,6 +14,7 @@ from melcli.models import steady
 from melcli.models.normalise import build_normaliser
 from melcli.models.speech_input import FRAMES, LEAN_CHANNELS, SpeechInput, a_few_at_a_time, first_convolution, frame_index, respace
 
+STRETCH = 32  # frames that have the same channels dropped: numbers drawn for each frame would take as long as the layer
 REACHES = (1, 2, 3, 4)  # frames to either side that layers look, in turn
 
 
@@ -24,11 +25,12 @@ def _normed(x_GH: Tensor, norm: nn.LayerNorm) -> Tensor:
 
 class TimeDelay(nn.Module):
     """x + Linear(SiLU(Linear([n(t - reach), n(t), n(t + reach)]))), n a layer norm of x: one time-delay layer (Waibel et al., 1989; Peddinti et al.,
-    2015) in a residual block. One product of large matrices, which processors do many times faster than a depthwise convolution."""
+    2015) in a residual block. One product of large matrices, which processors do faster than a depthwise convolution."""
 
-    def __init__(self, width: int, inner: int, reach: int) -> None:
+    def __init__(self, width: int, inner: int, reach: int, dropout: float) -> None:
         super().__init__()
         self.reach = reach
+        self.dropout = dropout
         self.norm = nn.LayerNorm(width)
         self.up = nn.Linear(3 * width, inner)
         self.down = nn.Linear(inner, width)
@@ -37,14 +39,19 @@ class TimeDelay(nn.Module):
         near_GH = (_normed(x_GH, self.norm) * inside_G1).to(dtype)
         wide_GH = F.pad(near_GH, (0, 0, self.reach, self.reach))
         both = torch.cat([wide_GH[: len(x_GH)], near_GH, wide_GH[2 * self.reach :]], 1)
-        return x_GH + self.down(F.silu(self.up(both)))
+        inner = F.silu(self.up(both))
+        if self.training and self.dropout:
+            stretches = -(-len(inner) // STRETCH)
+            kept = F.dropout(inner.new_ones(stretches, 1, inner.shape[1]), self.dropout).expand(-1, STRETCH, -1)
+            inner = inner * kept.reshape(stretches * STRETCH, -1)[: len(inner)]
+        return x_GH + self.down(inner)
 
 
 class MelTdnn(SpeechInput):
     """Convolutions of stride two in time and frequency, time-delay layers, and every two frames to a position.
 
     With stride 8 the layers run at 25 frames/s, and ten of them see a second to either side. Packed utterances are kept apart by frames of zeros, as
-    many as the farthest reach.
+    many as the farthest reach. dropout: of the channels within the layers, for stretches of frames.
     """
 
     def __init__(
@@ -57,11 +64,14 @@ class MelTdnn(SpeechInput):
         hidden: int = 256,
         inner: int = 512,
         layers: int = 10,
+        dropout: float = 0.0,
         norm: str = "utterance",
     ) -> None:
         super().__init__()
         if stride not in (4, 8, 16):
             raise ConfigError(f"model.speech_input.stride: {stride} is not one of 4, 8, 16")
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"model.speech_input.dropout: {dropout} is not a share from 0 to 1")
         self.stride = stride
         self.normalise = build_normaliser(norm, n_mels)
         convolutions, bins, factor = [], n_mels, 1
@@ -70,7 +80,7 @@ class MelTdnn(SpeechInput):
             bins, factor = -(-bins // 2), factor * 2
         self.conv = nn.ModuleList(convolutions)
         self.into = nn.Linear(channels * bins, hidden)
-        self.layers = nn.ModuleList(TimeDelay(hidden, inner, REACHES[i % len(REACHES)]) for i in range(layers))
+        self.layers = nn.ModuleList(TimeDelay(hidden, inner, REACHES[i % len(REACHES)], dropout) for i in range(layers))
         self.norm = nn.LayerNorm(hidden)
         self.out = nn.Linear(2 * hidden, width)
         for layer in self.conv:  # weights that keep the variance of what goes through (He et al., 2015, arXiv 1502.01852), and no biases

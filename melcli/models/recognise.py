@@ -13,7 +13,7 @@ from torch import Tensor
 
 from melcli.models.beam import Beam
 from melcli.models.fitting import Fitting
-from melcli.models.generate import Greedy, Sample, decode
+from melcli.models.generate import Strategy, decode
 from melcli.models.hotwords import Hotwords
 from melcli.models.hypothesis import Hypothesis
 from melcli.models.processor import TOKENS_PER_SECOND, SpeechLMProcessor
@@ -40,7 +40,7 @@ def by_length(lengths: Sequence[int], budget: int, rows: int | None = None) -> I
         start += count
 
 
-def batch_budget(strategy: Greedy | Sample | Beam | None, budget: int = BATCH_TOKENS) -> int:
+def batch_budget(strategy: Strategy | None, budget: int = BATCH_TOKENS) -> int:
     """Positions of a batch: fewer for a beam search, whose hypotheses share their prompt, but not what the CTC head makes of each."""
     return 2 * budget // max(2, strategy.width) if isinstance(strategy, Beam) else budget
 
@@ -49,7 +49,7 @@ def decode_batch(
     model: SpeechLM,
     processor: SpeechLMProcessor,
     features: Sequence[Tensor],
-    strategy: Greedy | Sample | Beam | None = None,
+    strategy: Strategy | None = None,
     task: str = "asr",
     hotwords: Hotwords | None = None,
 ) -> list[Hypothesis]:
@@ -74,7 +74,7 @@ def recognise(
     model: SpeechLM,
     processor: SpeechLMProcessor,
     features: Sequence[Tensor],
-    strategy: Greedy | Sample | Beam | None = None,
+    strategy: Strategy | None = None,
     rows: int | None = None,
     budget: int = BATCH_TOKENS,
     task: str = "asr",

@@ -56,12 +56,14 @@ class SpeechInput(nn.Module):
     """Base of all speech inputs.
 
     reads: `mel` frames, samples of the waveform (`wave`), `vectors` that were made before, or `nothing`. stride: frames (or samples) from one patch
-    to the next. fixed: beginnings of names of parameters that stay as they are unless a recipe's tune.keep says otherwise.
+    to the next. encoder_free: nothing but a projection, or Mel-LLM's convolutions, stands before the language model. fixed: beginnings of names of
+    parameters that stay as they are unless a recipe's tune.keep says otherwise.
     forward(features, lengths_U) -> x_PD, patches_U.
     """
 
     stride: int
     reads: str = "mel"
+    encoder_free: bool = False
     fixed: tuple[str, ...] = ()
 
     @property
@@ -100,6 +102,7 @@ class SpeechInput(nn.Module):
 class NoInput(SpeechInput):
     """Hears nothing: for a model that only speaks."""
 
+    encoder_free = True
     reads = "nothing"
 
     def __init__(self, width: int, n_mels: int) -> None:
@@ -115,6 +118,8 @@ class MelPatch(SpeechInput):
 
     The last patch of an utterance is filled with zeros (the mean, after normalisation).
     """
+
+    encoder_free = True
 
     def __init__(self, width: int, n_mels: int, *, patch: int = 8, norm: str = "utterance", bias: bool = True) -> None:
         super().__init__()
@@ -160,6 +165,8 @@ class MelConv(SpeechInput):
     Packed utterances are kept apart by zero frames and everything outside an utterance is zeroed after each layer: the result is the
     same as one utterance at a time.
     """
+
+    encoder_free = True
 
     def __init__(self, width: int, n_mels: int, *, stride: int = 8, channels: int = 1024, hidden: int = 1024, norm: str = "global") -> None:
         super().__init__()
@@ -226,6 +233,7 @@ class RawFrame(SpeechInput):
     """
 
     reads = "wave"
+    encoder_free = True
 
     def __init__(self, width: int, n_mels: int = 0, *, frame: int = 640, eps: float = 1e-6) -> None:
         super().__init__()

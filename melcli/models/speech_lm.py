@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
@@ -86,6 +86,16 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         """Tokens that stand for speech: no text may hold them."""
         spoken = self.config.spoken_token_id
         return [self.config.speech_token_id, *([] if spoken is None else [spoken])]
+
+    @property
+    def writes_by_ctc(self) -> bool:
+        """Whether what it hears is learnt by CTC alone, so that the backbone has not learnt to write it."""
+        return self.ctc_head is not None and not self.config.ce_weight
+
+    @property
+    def hears_by_itself(self) -> bool:
+        """Whether the speech input learns by CTC alone, and nothing asks for the backbone."""
+        return self.writes_by_ctc and self.config.ctc_from == "speech-input"
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -245,11 +255,12 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         voice [F, M], voice_lengths [U]: mel of the voice prompts that are read before them, 0 frames for none; they count in no loss.
         counts: what the summed losses are divided by (see `targets`), by default what is in this call. step: of training, for weights that change.
         noise: of the speech output, by default drawn in training and none elsewhere.
+        A model that `hears_by_itself` gives in training, of speech that is heard, the CTC loss and no logits.
         speech_elsewhere, spoken_elsewhere: other processes hear or say speech in this step; where this one does not, its gradients of what such
         speech goes through are zeros, as processes that average gradients must all have the same ones.
         """
         noise = noise or self.noise
-        if self.training and self._ctc_alone and speech is not None and spoken is None and not distributed.is_initialized():
+        if self.training and self.hears_by_itself and speech is not None and spoken is None and ctc_targets is not None:
             x_PD, patches_U = self.speech_input(speech, speech_lengths)
             ctc = self._ctc_loss(self._ctc(x_PD), patches_U, ctc_targets, ctc_lengths, counts or {})
             return SpeechLMOutput(loss=self.config.ctc_weight * ctc, parts={"ctc": ctc.detach()})
@@ -306,11 +317,6 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
             loss = loss + self._through(h_BLD, speech_elsewhere and speech is None, spoken_elsewhere and spoken is None)
         read = None if self.training else ctc_logits  # training wants none, and what shares its weights would keep hold of them
         return SpeechLMOutput(loss=loss, parts={name: part.detach() for name, part in parts.items()}, ctc_logits=read, states=states_SD)
-
-    @property
-    def _ctc_alone(self) -> bool:
-        """Whether the CTC loss of the speech input is all that is learnt of what is heard, so that nothing asks for the backbone."""
-        return self.ctc_head is not None and self.config.ctc_from == "speech-input" and not self.config.ce_weight
 
     def _ctc(self, x_PD: Tensor) -> Tensor:
         """The CTC head's logits [P x ctc_rate, classes] at speech positions."""

@@ -17,7 +17,7 @@ from melcli.models.beam import Beam
 from melcli.models.chat import instructed
 from melcli.models.config import SPEECH_TOKEN
 from melcli.models.fitting import Fitting
-from melcli.models.generate import Greedy, Sample
+from melcli.models.generate import CtcGreedy, Greedy, Strategy
 from melcli.models.hints import NONE, Hints
 from melcli.models.hotwords import Hotwords
 from melcli.models.hypothesis import Hypothesis
@@ -36,7 +36,7 @@ class SpeechLMRecogniser:
         self,
         model: SpeechLM,
         processor: SpeechLMProcessor,
-        strategy: Greedy | Sample | Beam | None = None,
+        strategy: Strategy | None = None,
         rows: int | None = None,
         hints: Hints = NONE,
     ) -> None:
@@ -134,10 +134,14 @@ def _told(model: SpeechLM, processor: SpeechLMProcessor, hints: Hints, name: str
     return told
 
 
-def choose_strategy(model: SpeechLM, beam: int | None, ctc_weight: float | None, hotwords: bool = False) -> tuple[Greedy | Beam, str]:
+def choose_strategy(model: SpeechLM, beam: int | None, ctc_weight: float | None, hotwords: bool = False) -> tuple[Strategy, str]:
     """How to decode, and why so. Raises UsageError."""
     if ctc_weight is not None and not 0 <= ctc_weight <= 1:
         raise UsageError(f"--ctc-weight {ctc_weight:g}: must lie between 0 and 1")
+    if model.writes_by_ctc:
+        if beam or ctc_weight or hotwords:
+            raise UsageError("this model learnt to hear by CTC alone, and has nothing to search with: leave --beam, --ctc-weight and --hotwords out")
+        return CtcGreedy(), "what the CTC head hears, greedily: all that this model has learnt"
     width, why = (beam, "as asked") if beam else (getattr(model.generation_config, "num_beams", None) or 1, "as the model says")
     if hotwords and width == 1:
         if beam:

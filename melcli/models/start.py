@@ -173,7 +173,6 @@ def speech_config(recipe: Recipe, text_config: PretrainedConfig, pad: int, promp
         ctc_weight=section.ctc_weight,
         ctc_alphabet=alphabet,
         ctc_rate=section.ctc_rate,
-        ctc_from=section.ctc_from,
         ce_weight=section.ce_weight,
         label_smoothing=section.label_smoothing,
         prompt=prompt,
@@ -184,7 +183,11 @@ def speech_config(recipe: Recipe, text_config: PretrainedConfig, pad: int, promp
         speech_output=section.speech_output,
         text_positions=section.text_positions,
         spoken_ctc_weight=section.spoken_ctc_weight,
-        **{**more, "speech_attention": section.speech_attention or more.get("speech_attention", "causal")},
+        **{
+            **more,
+            "speech_attention": section.speech_attention or more.get("speech_attention", "causal"),
+            "ctc_from": section.ctc_from or more.get("ctc_from", "backbone"),
+        },
     )
 
 
@@ -276,7 +279,12 @@ def _from_speech_lm(
     prompt = _prompt(section, tokenizer, origin.name, theirs.prompt, section.prompt == "chat")
     text_config = theirs.text_config if section.backbone is None else _text_config(section, theirs.vocab_size)
     heard = theirs.ctc_alphabet if theirs.ctc_weight > 0 and not fresh("ctc_head.weight") else alphabet
-    kept = {name: getattr(theirs, name) for name in ("speech_token_id", "end_token_ids", "speech_attention", *SPOKEN_FACTS)}
+    if theirs.ctc_weight > 0 and not fresh("ctc_head.weight") and section.ctc_from not in (None, theirs.ctc_from):
+        raise ConfigError(
+            f"model.ctc_from {section.ctc_from}: the CTC head of model.init {origin.name} learnt to read from its {theirs.ctc_from}; "
+            "leave ctc_from out, or model.fresh: [ctc_head]"
+        )
+    kept = {name: getattr(theirs, name) for name in ("speech_token_id", "end_token_ids", "speech_attention", "ctc_from", *SPOKEN_FACTS)}
     if theirs.speech_output is not None:
         section = section.model_copy(update={"speak_prompt": section.speak_prompt or theirs.speak_prompt})
     plain = chat.plain_prompt(tokenizer)

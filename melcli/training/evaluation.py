@@ -20,8 +20,7 @@ from melcli.data.load import load_utterance
 from melcli.data.replies import reply_features, with_answer
 from melcli.data.silence import Trim, TrimmedFeatures, decibels_each
 from melcli.data.utterance import Utterance
-from melcli.models.beam import Beam
-from melcli.models.generate import Greedy
+from melcli.models.generate import Strategy
 from melcli.models.noise import Seeded
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recognise import by_length, recognise
@@ -53,7 +52,7 @@ class Evaluation:
         self.written = {name: _Written(_items(one, processor, data, trim, aloud=False), processor) for name, one in texts.items()}
         self.order = list(sets)
 
-    def __call__(self, model: SpeechLM, strategy: Greedy | Beam | None = None) -> dict[str, float]:
+    def __call__(self, model: SpeechLM, strategy: Strategy | None = None) -> dict[str, float]:
         """What is measured, by set, over the shares of all processes. strategy: how to decode, greedily unless told otherwise."""
         own = {name: one(model, strategy) for name, one in self.heard.items()}
         own |= {name: one(model) for name, one in (self.said | self.written).items()}
@@ -85,7 +84,7 @@ class _Heard:
             self.features = [one.features.get(i, None) for i in _own(range(len(one.utterances)))]
         self.references = [self.clean(u.text or "") for u in own]
 
-    def __call__(self, model: SpeechLM, strategy: Greedy | Beam | None) -> tuple[list[str], list[str]]:
+    def __call__(self, model: SpeechLM, strategy: Strategy | None) -> tuple[list[str], list[str]]:
         features = [f.float() if f.is_floating_point() else f for f in self.features]
         hypotheses = recognise(model, self.processor, features, strategy, task=self.task)
         return self.references, [self.clean(self.processor.text(h.tokens)) for h in hypotheses]

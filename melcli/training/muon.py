@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
+from melcli.errors import CheckpointError
+
 MOMENTUM = 0.95
-ENDS = ("embed", "head", "lm_head", "wte")  # in names of matrices that are tables or classifiers, which AdamW takes
+ENDS = ("lm_head", "embed_out", "ctc_head", "spoken_ctc_head", "codes", "stop")  # modules whose matrices are classifiers, which AdamW takes
 
 
 class Several(Optimizer):
@@ -41,30 +43,42 @@ class Several(Optimizer):
         """The base class would keep a state of its own."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Each part has its own."""
+        """The base class adds all parameters as it is made; each has its part already."""
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for part in self.parts:
             part.step()
+        return loss
 
     def state_dict(self) -> dict[str, Any]:
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raises CheckpointError for the state of another kind of optimizer."""
+        if len(state_dict.get("parts", ())) != len(self.parts):
+            raise CheckpointError("what the checkpoint keeps of its optimizer is not Muon's")
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
 
 
-def muon(model: nn.Module, decayed: set[str], lr: float, betas: tuple[float, float], weight_decay: float) -> Several:
-    """The optimizer of a model's trained parameters. decayed: names of those that are drawn towards zero."""
+def muon_and_adamw(model: nn.Module, decayed: set[str], lr: float, betas: tuple[float, float], weight_decay: float) -> Several:
+    """The optimizer of a model's trained parameters. decayed: names of those that are drawn towards zero, as those of norms and biases are not."""
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     matrices, others, plain = [], [], []
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            hidden = parameter.dim() == 2 and not any(end in name for end in ENDS)
-            (matrices if hidden else others if name in decayed else plain).append(parameter)
+        if not parameter.requires_grad:
+            continue
+        end = name.split(".")[-2] if "." in name else ""
+        hidden = parameter.dim() == 2 and min(parameter.shape) > 1 and id(parameter) not in tables and end not in ENDS
+        (plain if name not in decayed else matrices if hidden else others).append(parameter)
     groups = [{"params": others, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    adam = AdamW([group for group in groups if group["params"]], lr=lr, betas=betas, fused=True)
-    if not matrices:
-        return Several([adam])
-    return Several([adam, Muon(matrices, lr=lr, weight_decay=weight_decay, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw")])
+    parts: list[Optimizer] = []
+    if groups := [group for group in groups if group["params"]]:
+        parts.append(AdamW(groups, lr=lr, betas=betas, fused=True))
+    if matrices:
+        parts.append(Muon(matrices, lr=lr, weight_decay=weight_decay, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw"))
+    return Several(parts)

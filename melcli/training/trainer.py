@@ -18,14 +18,13 @@ from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from melcli.errors import ConfigError, is_out_of_memory
+from melcli.errors import CheckpointError, ConfigError, is_out_of_memory
 from melcli.files import write_text, writing
 from melcli.models import checkpoint
-from melcli.models.beam import Beam
-from melcli.models.generate import Greedy
+from melcli.models.generate import Strategy
 from melcli.models.speech_lm import SpeechLM
 from melcli.training import measures, parallel
-from melcli.training.muon import muon
+from melcli.training.muon import muon_and_adamw
 from melcli.training.progress import Meter
 from melcli.training.steps_state import COMPLETE, forget
 from melcli.training.stop import StopSignals
@@ -37,7 +36,7 @@ REMEDY = (  # where memory does not hold a batch
     "train.gradient_checkpointing less still; --dry-run tries the largest batch"
 )
 
-Evaluate = Callable[[SpeechLM, Greedy | Beam | None], dict[str, float]]
+Evaluate = Callable[[SpeechLM, Strategy | None], dict[str, float]]
 
 
 class SpeechTrainer(Trainer):
@@ -103,12 +102,20 @@ class SpeechTrainer(Trainer):
         trained = self.model if model is None else model
         decayed, args = set(self.get_decay_parameter_names(trained)), self.args
         if self.muon:
-            self.optimizer = muon(trained, decayed, args.learning_rate, (args.adam_beta1, args.adam_beta2), args.weight_decay)
+            self.optimizer = muon_and_adamw(trained, decayed, args.learning_rate, (args.adam_beta1, args.adam_beta2), args.weight_decay)
             return self.optimizer
         cls, options = self.get_optimizer_cls_and_kwargs(args, trained)
         groups = parameter_groups(trained, decayed, self.args.weight_decay, self.args.learning_rate, self.speech_lr)
         self.optimizer = cls(groups, **options)
         return self.optimizer
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As the Trainer does. Raises CheckpointError where the checkpoint is of another optimizer."""
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except (KeyError, CheckpointError):
+            name = "muon" if self.muon else "adamw"
+            raise CheckpointError(f"{checkpoint}: made with another optimizer than train.optimizer {name}; go on with that") from None
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
         began = time.perf_counter()
@@ -153,7 +160,7 @@ class SpeechTrainer(Trainer):
             torch.distributed.all_reduce(sums)
         return sums / self.world
 
-    def measurements(self, strategy: Greedy | Beam | None = None) -> dict[str, float]:
+    def measurements(self, strategy: Strategy | None = None) -> dict[str, float]:
         """What evaluation finds by evaluation set, of the weights as they are; greedily unless told otherwise, each process its share."""
         model = self.speech_lm
         model.eval()

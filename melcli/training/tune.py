@@ -49,7 +49,8 @@ def choose(model: SpeechLM, tune: TuneSection) -> list[Group]:
     for name, parameter in named(model):
         frozen = freeze(name)
         fixed = name.startswith(tuple(f"speech_input.{part}" for part in model.speech_input.fixed))
-        parameter.requires_grad_(keep(name) or (not frozen and not fixed and _trains(name, tune, layers)))
+        idle = model.hears_by_itself and name.startswith("llm.")  # weight decay would shrink what no loss asks for
+        parameter.requires_grad_(keep(name) or (not frozen and not fixed and not idle and _trains(name, tune, layers)))
         group = groups.setdefault(group_of(name), Group(group_of(name)))
         group.total += parameter.numel()
         group.trains += parameter.numel() * parameter.requires_grad

@@ -168,16 +168,34 @@ def test_festival_voices(name: str) -> None:
 @pytest.mark.parametrize("name", ["rhvoice/bdl", "rhvoice/clb", "rhvoice/slt", "pico/en-US", "pico/en-GB"])
 def test_rhvoice_and_pico_voices(name: str) -> None:
     if shutil.which(voice(name).program) is None:
-        pytest.skip(f"{voice(name).program} is not installed (apt-get install {PACKAGES[voice(name).program]}, of contrib and non-free)")
+        pytest.skip(f"{voice(name).program} is not installed (apt-get install {PACKAGES[voice(name).program]})")
     wave_S, rate = speak(Delivery(name).address(TEXT))
     assert rate % 200 == 0 and 0.05 < wave_S.abs().max() <= 1
-    slow = seconds(Delivery(name, stretch=1.35))
-    assert slow / seconds(Delivery(name, stretch=0.8)) == pytest.approx(1.35 / 0.8, rel=0.12)
+    plain = seconds(Delivery(name, lead=0, tail=0))
+    for stretch in (0.8, 1.2, 1.35, 1.8):
+        assert seconds(Delivery(name, stretch=stretch, lead=0, tail=0)) / plain == pytest.approx(stretch, rel=0.05)
+    assert seconds(Delivery(name, shift=1.2, lead=0, tail=0)) == pytest.approx(plain, rel=0.05)
     own = pitch(wave_S, rate)
     assert own == pytest.approx(voice(name).f0, rel=0.15)
     assert pitch(*speak(Delivery(name, pitch=1.2).address(TEXT))) == pytest.approx(1.2 * own, rel=0.12)
     said = seconds(Delivery(name), "a <b> & \"c\" -x 'd'")
     assert 0.5 < said < 6, "marks of its own language are no text"
+
+
+@needs("RHVoice-test")
+def test_an_absent_rhvoice_voice_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(synth, "RHVOICE", (tmp_path,))
+    with pytest.raises(AudioError, match=r"RHVoice has no voice bdl here: apt-get install rhvoice rhvoice-english"):
+        speak(Delivery("rhvoice/bdl").address(TEXT))
+
+
+@pytest.mark.parametrize("name", ["flite/slt", "pico/en-US"])
+def test_texts_that_no_command_line_can_hold(name: str) -> None:
+    if shutil.which(voice(name).program) is None:
+        pytest.skip(f"{voice(name).program} is not installed")
+    for text in ("a\0b", "long " * 50_000):
+        with pytest.raises(AudioError, match="cannot be given the text"):
+            speak(Delivery(name).address(text))
 
 
 @pytest.fixture(scope="module")

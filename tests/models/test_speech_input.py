@@ -42,8 +42,9 @@ def test_packed_is_the_same_as_one_by_one(options, features):
     torch.testing.assert_close(packed, torch.cat(single), atol=1e-5, rtol=1e-5)
 
 
-def test_a_few_utterances_at_a_time_are_as_all_together(features, monkeypatch):
-    front = build_speech_input(KINDS[3], 24, 80)
+@pytest.mark.parametrize("options", [KINDS[3], KINDS[5]], ids=lambda o: o["kind"])
+def test_a_few_utterances_at_a_time_are_as_all_together(options, features, monkeypatch):
+    front = build_speech_input(options, 24, 80)
     lengths = torch.tensor([len(f) for f in features])
     together, patches = front(torch.cat(features), lengths)  # as in training
     seen, embed = [], front._embed
@@ -64,19 +65,20 @@ def test_time_delay_layers_in_bfloat16(features):
         exact, _ = front(torch.cat(features), lengths)
         rounded, _ = front.to(torch.bfloat16)(torch.cat(features), lengths)
     assert rounded.dtype == torch.bfloat16
-    torch.testing.assert_close(rounded.float(), exact, atol=0.1, rtol=0.1)
+    assert (rounded.float() - exact).square().mean().sqrt() < 0.01 * exact.std()
 
 
 def test_time_delay_layers_see_as_far_as_they_say():
-    """Five layers of reaches 1, 2, 3, 4 and 1 at 25 frames/s, two convolutions before them: what lies two seconds off cannot matter."""
+    """Five layers of reaches 1, 2, 3, 4 and 1 see 11 of their frames ahead, which are 44 of the mel's, the convolutions 3 more: patch 44, of frames
+    352 to 359, is the first to see frame 400, and only for the layers that look farthest."""
     front = build_speech_input({**KINDS[5], "norm": "none"}, 24, 80)
     mel = torch.randn(800, 80)
     other = mel.clone()
     other[400:] = torch.randn(400, 80)
     with torch.no_grad():
         first, second = (front(x, torch.tensor([800]))[0] for x in (mel, other))
-    torch.testing.assert_close(first[:40], second[:40])
-    assert not torch.allclose(first[46:50], second[46:50])
+    torch.testing.assert_close(first[:44], second[:44])
+    assert not torch.equal(first[44], second[44])
 
 
 def test_packing_is_seen_to_fail_without_the_gap(features):
