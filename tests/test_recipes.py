@@ -63,6 +63,7 @@ def test_every_recipe_is_tried_here():
     single = {
         "digits",
         "tiny-en",
+        "tiny-en-ear",
         "librispeech",
         "openasr",
         "phi4mm",
@@ -119,6 +120,8 @@ def test_tiny_en(shared_data, tmp_path, monkeypatch):
             continue
         source = "robotutor:words?limit=12" if "synth" in entry.source else f"{SOURCES[Path(entry.source).name]}limit=12"
         featurize(source, Path(entry.source), recipe.data.mel, jobs=1, root=shared_data)
+    assert train(recipes.load("tiny-en-ear", [f"data.root={shared_data}", *SMALL]), Path("runs/tiny-en-ear")) is not None
+    used(Path("runs/tiny-en-ear"), "hears")
     sentences = [i for i, entry in enumerate(recipe.data.train) if entry.task == "text"]
     settings = [f"data.root={shared_data}", *(f"data.train.{i}.source=synth:en?hours=0.1&seed=7" for i in sentences), *SMALL]
     result = train(recipes.load("tiny-en", settings), tmp_path / "run")

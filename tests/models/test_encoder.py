@@ -247,10 +247,10 @@ def test_checkpoints_that_hold_no_encoder_are_named(tmp_path):
         settle_speech_input({"kind": "encoder", "model": "nowhere/no-such-encoder"}, offline=True)
 
 
-@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
-def test_a_model_of_ours_hears_as_it_does_by_itself(attention):
+@pytest.mark.parametrize(("attention", "ctc_from"), [("causal", "backbone"), ("bidirectional", "backbone"), ("bidirectional", "speech-input")])
+def test_a_model_of_ours_hears_as_it_does_by_itself(attention, ctc_from):
     """What its own CTC head reads, of utterances together; one that hears nothing, or has live adapters, is refused."""
-    fields = {**ENCODERS["speech_lm"], "speech_attention": attention}
+    fields = {**ENCODERS["speech_lm"], "speech_attention": attention, "ctc_from": ctc_from}
     torch.manual_seed(6)
     model = AutoModel.from_config(AutoConfig.for_model(**fields)).eval()
     front = build_speech_input({"kind": "encoder", "config": fields}, 24, 80)

@@ -250,22 +250,35 @@ def test_sigterm_saves_and_stops(folder, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "run" / "checkpoints" / "checkpoint-3" / "complete").exists()
 
 
-def test_a_speech_branch_begins_with_a_model_of_ours(folder, tmp_path):
-    """Its states are those that the model itself computes at speech positions; frozen they stay."""
-    settings = ["unified.speech={init: tiny-en, frozen: true}", "train.steps=2", "train.batch=4", "data.train=[{source: 'tones.jsonl?limit=6'}]"]
+@pytest.mark.parametrize("ctc_from", ["backbone", "speech-input"])
+def test_a_speech_branch_begins_with_a_model_of_ours(ctc_from, folder, tmp_path):
+    """Its states are those that the model's own CTC head reads at speech positions, the latter of one size each; frozen they stay."""
+    theirs, processor = checkpoint.load("tiny-en", dtype=torch.float32)
+    theirs.config.ctc_from = ctc_from
+    checkpoint.save(tmp_path / "ours", theirs, processor)
+    settings = [
+        f"unified.speech={{init: {tmp_path / 'ours'}, frozen: true}}",
+        "train.steps=2",
+        "train.batch=4",
+        "data.train=[{source: 'tones.jsonl?limit=6'}]",
+    ]
     recipe = recipes.load(str(folder / "encoder.yaml"), settings)
     run = UnifiedRun(recipe, tmp_path / "run")
-    model, processor = checkpoint.load("tiny-en", dtype=torch.float32)
+    model, processor = checkpoint.load(str(tmp_path / "ours"), dtype=torch.float32)
     inputs = processor([0.1 * torch.randn(12000)])
     with torch.no_grad():
         x_PH, _ = model.speech_input(inputs["speech"], inputs["speech_lengths"])
         mask = torch.ones(1, 1, len(x_PH), len(x_PH), dtype=torch.bool)
         own = model.llm.get_decoder()(inputs_embeds=x_PH[None], attention_mask=mask).last_hidden_state[0]
+        own = own if ctc_from == "backbone" else torch.nn.functional.rms_norm(x_PH, x_PH.shape[1:], eps=1e-6)
         assert torch.allclose(own, run.encoder.states(inputs["speech"], inputs["speech_lengths"])[0], atol=1e-4)
     result = train_unified(recipe, tmp_path / "run")
     assert result is not None
     written = load_file(result.folder / "model.safetensors")
-    assert torch.equal(written["trunk.layers.layers.3.mlp.up_proj.weight"], model.llm.model.layers[3].mlp.up_proj.weight)
+    if ctc_from == "backbone":
+        assert torch.equal(written["trunk.layers.layers.3.mlp.up_proj.weight"], model.llm.model.layers[3].mlp.up_proj.weight)
+    else:
+        assert torch.equal(written["front.out.weight"], model.speech_input.out.weight)
 
 
 @torch.no_grad()
