@@ -20,7 +20,7 @@ def check_extent(fields: Mapping[str, Any], where: str, kind: type[MelcliError])
     """Raises `kind`, starting with `where`, for a model without layers, or with more or wider ones than can be meant."""
     for name, value in _numbers(fields, ()):
         most = MOST_LAYERS if DEPTH.search(name[-1]) else MOST_WIDTH if WIDTH.search(name[-1]) else MOST
-        least = -most if name[-1] not in AT_LEAST_ONE else int(name[:-1] != MAY_HAVE_NONE)
+        least = -most if name[-1] not in AT_LEAST_ONE else int(name[-2:-1] != MAY_HAVE_NONE)
         if not least <= value <= most:
             has = f"from {least} to {most:,}" if least >= 0 else f"at most {most:,}"
             raise kind(f"{where}: {'.'.join(name)} is {str(value)[:30]}, and a model has {has}")

@@ -94,10 +94,7 @@ def decode(
     stops = [*model.config.stop_token_ids, *stops]
     heard = None if rows.ctc_logits is None else rows.ctc_logits.split((rows.patches_U * model.config.ctc_rate).tolist())
     if isinstance(strategy, CtcGreedy):
-        found = [
-            Hypothesis(tokens, "eos", float(logits.log_softmax(-1).amax(-1).mean()))
-            for tokens, logits in zip(_read(rows, drafter), heard, strict=True)
-        ]
+        found = [_cut(*one) for one in zip(_read(rows, drafter), max_tokens, heard, strict=True)]
     elif isinstance(strategy, Beam):
         found = beam_search(rows, stops, max_tokens, strategy, speller, hotwords)
     else:
@@ -141,6 +138,12 @@ def _drafts(rows: Rows, drafter: Drafter | None, count: int) -> list[Draft | Non
     if drafter is None or rows.ctc_logits is None:
         return [None] * count
     return [Draft(tokens) for tokens in _read(rows, drafter)]
+
+
+def _cut(tokens: list[int], limit: int, ctc_logits_TC: Tensor) -> Hypothesis:
+    """What the CTC head heard, up to so many tokens, with the mean log probability of a frame."""
+    score = float(ctc_logits_TC.float().log_softmax(-1).amax(-1).mean())
+    return Hypothesis(tokens[:limit], "eos" if len(tokens) <= limit else "length", score)
 
 
 def _read(rows: Rows, drafter: Drafter) -> list[list[int]]:
