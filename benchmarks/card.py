@@ -91,7 +91,7 @@ def main() -> None:
     parts = [
         MARK,
         "",
-        "Protocol `plain`, decoded as by default, but in one piece (`benchmarks/card.py`); `melcli score` cuts what is longer than 18 s."
+        "Protocol `plain`, decoded as by default, but in one piece (`benchmarks/card.py`); `melcli score` cuts what is longer than the model was trained with."
         + (f" {options.limit} utterances a set." if options.limit else ""),
     ]
     rows = [
