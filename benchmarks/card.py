@@ -91,8 +91,8 @@ def main() -> None:
     parts = [
         MARK,
         "",
-        "Protocol `plain`, decoded as by default, but in one piece (`benchmarks/card.py`); `melcli score` cuts what is longer than the model was trained with."
-        + (f" {options.limit} utterances a set." if options.limit else ""),
+        "Protocol `plain`, decoded as by default, but in one piece (`benchmarks/card.py`); `melcli score` cuts what is longer than "
+        "the model was trained with." + (f" {options.limit} utterances a set." if options.limit else ""),
     ]
     rows = [
         f"| {name} | {run.total.wer:.1f} | {interval(run.counts, run.rows)} | {run.total.cer:.1f} | {len(run.rows)} |" for name, run in runs.items()

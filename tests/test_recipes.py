@@ -111,40 +111,6 @@ def test_digits(shared_data, tmp_path):
     used(tmp_path / "run", "hears")
 
 
-def featurize_a_few(recipe, shared_data):
-    """The shards that tiny-en's recipes name, of a dozen utterances each."""
-    from melcli.featurize import featurize
-
-    for entry in recipe.data.train:
-        if entry.task == "text":
-            continue
-        source = "robotutor:words?limit=12" if "synth" in entry.source else f"{SOURCES[Path(entry.source).name]}limit=12"
-        featurize(source, Path(entry.source), recipe.data.mel, jobs=1, root=shared_data)
-
-
-def test_tiny_en(shared_data, tmp_path, monkeypatch):
-    recipe = recipes.load("tiny-en")
-    monkeypatch.chdir(tmp_path)
-    featurize_a_few(recipe, shared_data)
-    assert train(recipes.load("tiny-en-ear", [f"data.root={shared_data}", *SMALL]), Path("runs/tiny-en-ear")) is not None
-    used(Path("runs/tiny-en-ear"), "hears")
-    sentences = [i for i, entry in enumerate(recipe.data.train) if entry.task == "text"]
-    settings = [f"data.root={shared_data}", *(f"data.train.{i}.source=synth:en?hours=0.1&seed=7" for i in sentences), *SMALL]
-    result = train(recipes.load("tiny-en", settings), tmp_path / "run")
-    assert result is not None
-    assert len(result.rates) == 3
-
-
-SOURCES = {
-    "speechocean762": "speechocean762:train?",
-    "librispeech-train": "librispeech:train-clean-100?",
-    "librispeech-dev": "librispeech:dev-clean?without=1272,1673,174,2412&",
-    "robotutor-stories": "robotutor:stories?",
-    "robotutor-words": "robotutor:words?",
-    "digits": "digits:strings?",
-}
-
-
 def test_the_counterpart_differs_in_its_speech_input_alone():
     free, counterpart = (recipes.load(name).model_dump() for name in ("librispeech", "counterpart"))
     front, encoder = free["model"].pop("speech_input"), counterpart["model"].pop("speech_input")
@@ -412,34 +378,6 @@ def test_tts_starts_from_a_language_model(tmp_path):
     used(tmp_path / "run", "says")
 
 
-def test_the_ears_differ_in_one_thing_each(shared_data, tmp_path, monkeypatch):
-    members = {m.label.partition("=")[2]: m.recipe for m in sweep.members(recipes.read("ablations/ears"))}
-    base = members["tdnn"].model_dump()
-    for name, recipe in members.items():
-        ours = recipe.model_dump()
-        differ = {f"{part}.{key}" for part in ("model", "data", "train") for key in ours[part] if ours[part][key] != base[part][key]}
-        assert differ == EARS[name], name
-    monkeypatch.chdir(tmp_path)
-    featurize_a_few(members["tdnn"], shared_data)
-    for name in ("conv-adamw", "no-dropout"):
-        small = ["train.steps=2", "train.tokens_per_batch=512", "train.log_to=[]", "train.eval_limit=2", "train.eval_every=2", "data.workers=0"]
-        (found,) = (
-            m.recipe for m in sweep.members(recipes.read("ablations/ears", [f"data.root={shared_data}", *small])) if m.label.endswith(f"={name}")
-        )
-        assert train(found, tmp_path / name) is not None
-        used(tmp_path / name, "hears")
-
-
-EARS = {
-    "tdnn": set(),
-    "conv-adamw": {"model.speech_input", "model.ctc_from", "model.ctc_rate", "train.optimizer", "train.lr"},
-    "conv-muon": {"model.speech_input", "model.ctc_from", "model.ctc_rate"},
-    "tdnn-adamw": {"train.optimizer", "train.lr"},
-    "no-dropout": {"model.speech_input"},
-    "no-warp": {"data.spec_augment"},
-    "real-alone": {"data.train"},
-    "synthetic-alone": {"data.train"},
-}
 OTHER_BASES = {"ablations/ears", "ablations/base", "ablations/speech_output", "ablations/unified", "ablations/spectron", "ablations/spectron_output"}
 
 
