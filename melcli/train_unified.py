@@ -219,7 +219,7 @@ def _from_ours(section: UnifiedSection, name: str, sizes: dict[str, Any], offlin
         raise ConfigError(f"unified.speech.init {name}: it hears nothing, its speech input is {model.config.speech_input['kind']}")
     fields = model.config.text_config.to_diff_dict()
     backbone = {key: value for key, value in fields.items() if key not in NOT_KEPT} | {"model_type": model.config.text_config.model_type}
-    by_itself = model.config.ctc_weight > 0 and model.config.ctc_from == "speech-input"  # its layers were not taught to hear: see models/listener.py
+    by_itself = model.config.ctc_at_input  # its layers were not taught to hear: see models/listener.py
     if by_itself:
         backbone = {key: value for key, value in backbone.items() if key != "layer_types"} | {"num_hidden_layers": 0}
     spec: MelSpec = model.config.mel_spec

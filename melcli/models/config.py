@@ -130,6 +130,11 @@ class SpeechLMConfig(PretrainedConfig):
         return (self.vocab_size if self.ctc_alphabet is None else len(self.ctc_alphabet)) + 1
 
     @property
+    def ctc_at_input(self) -> bool:
+        """Whether a CTC head reads what the speech input gives, so that nothing teaches the backbone's last layer to say more where speech is."""
+        return self.ctc_weight > 0 and self.ctc_from == "speech-input"
+
+    @property
     def hidden_size(self) -> int:
         return self.text_config.hidden_size
 

@@ -29,9 +29,8 @@ class Listener(nn.Module):
     def __init__(self, config: SpeechLMConfig) -> None:
         super().__init__()
         self.spec = config.mel_spec
-        by_itself = config.ctc_weight > 0 and config.ctc_from == "speech-input"
         causal = config.speech_attention == "causal"
-        self.trunk = None if by_itself else Trunk(config.text_config.to_dict(), f"{KEY}.text_config", causal=causal)
+        self.trunk = None if config.ctc_at_input else Trunk(config.text_config.to_dict(), f"{KEY}.text_config", causal=causal)
         self.front = front_of(config)
 
     def forward(self, x_FM: Tensor, lengths: Sequence[int]) -> list[Tensor]:

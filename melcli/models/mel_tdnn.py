@@ -25,7 +25,7 @@ def _normed(x_GH: Tensor, norm: nn.LayerNorm) -> Tensor:
 
 class TimeDelay(nn.Module):
     """x + Linear(SiLU(Linear([n(t - reach), n(t), n(t + reach)]))), n a layer norm of x: one time-delay layer (Waibel et al., 1989; Peddinti et al.,
-    2015) in a residual block. One product of large matrices, which processors do faster than a depthwise convolution."""
+    2015) in a residual block, as two products of large matrices."""
 
     def __init__(self, width: int, inner: int, reach: int, dropout: float) -> None:
         super().__init__()

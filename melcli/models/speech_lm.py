@@ -95,7 +95,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
     @property
     def hears_by_itself(self) -> bool:
         """Whether the speech input learns by CTC alone, and nothing asks for the backbone."""
-        return self.writes_by_ctc and self.config.ctc_from == "speech-input"
+        return self.writes_by_ctc and self.config.ctc_at_input
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -279,7 +279,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         if allowed is not None:
             attention_mask = self._for_layers(allowed, x_BLD.dtype)
         ctc_logits = None
-        if self.ctc_head is not None and speech is not None and self.config.ctc_from == "speech-input":
+        if speech is not None and self.config.ctc_at_input:
             ctc_logits = self._ctc(x_BLD[at_speech])
         backbone = self.llm.get_decoder() if hasattr(self.llm, "get_decoder") else self.llm.base_model
         out = backbone(

@@ -105,7 +105,7 @@ class SpeechTrainer(Trainer):
             self.optimizer = muon_and_adamw(trained, decayed, args.learning_rate, (args.adam_beta1, args.adam_beta2), args.weight_decay)
             return self.optimizer
         cls, options = self.get_optimizer_cls_and_kwargs(args, trained)
-        groups = parameter_groups(trained, decayed, self.args.weight_decay, self.args.learning_rate, self.speech_lr)
+        groups = parameter_groups(trained, decayed, args.weight_decay, args.learning_rate, self.speech_lr)
         self.optimizer = cls(groups, **options)
         return self.optimizer
 
