@@ -12,6 +12,7 @@ SAID = {128 + signal.SIGINT: "interrupted", 128 + signal.SIGTERM: "terminated"}
 """What there is to say, by exit code."""
 
 _received: int | None = None
+_raised = False
 
 
 class Terminated(KeyboardInterrupt):
@@ -20,22 +21,35 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Inside, SIGTERM raises Terminated. Nothing changes outside the main thread, and where the signal is handled or ignored already."""
-    global _received
-    _received = None
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    """Inside, SIGTERM raises Terminated and SIGINT KeyboardInterrupt, which is also what comes of an error that compiled code made of either.
+
+    Nothing changes outside the main thread, and where the signals are handled or ignored already.
+    """
+    global _received, _raised
+    _received, _raised = None, False
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGTERM, _terminate)
+    mine = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    mine = {number: before for number, before in mine.items() if signal.getsignal(number) is before}
+    for number in mine:
+        signal.signal(number, _interrupt)
     try:
         yield
+    except Exception as error:
+        if _raised:  # torch, looking for the numbers in what safetensors gives it, takes whatever is raised there for a lack of them
+            raise KeyboardInterrupt from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, before in mine.items():
+            signal.signal(number, before)
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _raised
     note(number)
-    raise Terminated
+    _raised = True
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 def note(number: int) -> None:
