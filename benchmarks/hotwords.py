@@ -17,6 +17,8 @@ from figures import write
 
 from melcli.data.load import load_utterance
 from melcli.data.manifest import read_source
+from melcli.models.dictionary_search import Spelling
+from melcli.models.generate import ByCtc
 from melcli.models.hotwords import Hotwords
 from melcli.models.speech_lm_recogniser import SpeechLMRecogniser
 from melcli.scoring import normalize, wer
@@ -28,7 +30,7 @@ def main() -> None:
     arguments.add_argument("--root", type=Path)
     arguments.add_argument("--source", default="speechocean762:dev")
     arguments.add_argument("--model", default="tiny-en")
-    arguments.add_argument("--beam", type=int, default=4)
+    arguments.add_argument("--beam", type=int)
     arguments.add_argument("--limit", type=int, default=100)
     arguments.add_argument("--rare", type=int, default=2)
     arguments.add_argument("--distractors", type=int, default=20)
@@ -55,7 +57,11 @@ def main() -> None:
         for group in groups:
             own = [word for i in group for word in texts[i].split() if word in set(rare)]
             others = random.Random(group[0]).sample(rare, min(options.distractors, len(rare)))
-            listener.hotwords = Hotwords(listener.processor.tokenizer, sorted({*own, *others}), bonus) if bonus else None
+            words = sorted({*own, *others}) if bonus else []
+            if isinstance(listener.strategy, ByCtc):
+                listener.processor = listener.processor.listening_for(words, Spelling(hotword_bonus=bonus))
+            else:
+                listener.hotwords = Hotwords(listener.processor.tokenizer, words, bonus) if words else None
             for batch in listener.recognise([waves[i] for i in group]):
                 for i, found in batch.items():
                     heard[group[i]] = clean(found.text)

@@ -130,6 +130,14 @@ class LexiconSection(Section):
     spelled: float = Field(0.1, ge=0, le=1, description="share of the known words that training leaves in letters, for the sake of unknown ones")
 
 
+class DictionarySection(Section):
+    """The words that a CTC head's sounds make, of the CMU Pronouncing Dictionary, and how likely they are to follow each other."""
+
+    texts: tuple[str, ...] = Field((), description="text collections, under data.root or by path, besides the training text: *.txt.gz or *.jsonl.gz")
+    least_words: int = Field(2, ge=1, description="times that a word must occur to be one of the dictionary's")
+    least: int = Field(2, ge=1, description="times that three words must follow each other for that to be kept; of two words one less")
+
+
 class ModelSection(Section):
     init: str | None = Field(
         None, description="a model to start from: ours, any causal LM of transformers, or Phi-4-multimodal, by name, folder or hub id"
@@ -159,7 +167,12 @@ class ModelSection(Section):
     )
     spoken_ctc_weight: float = Field(0.0, ge=0, description="weight of an auxiliary CTC loss on the states that speech is said from")
     ctc_weight: float = Field(0.0, ge=0, description="weight of an auxiliary CTC loss on speech positions")
-    ctc_units: Literal["tokens", "characters"] = Field("tokens", description="what CTC tells apart; characters are those of the training text")
+    ctc_units: Literal["tokens", "characters", "sounds"] = Field(
+        "tokens", description="what CTC tells apart; characters are those of the training text, sounds how its words are pronounced"
+    )
+    dictionary: DictionarySection | None = Field(
+        None, description="of the words that ctc_units sounds make; that of `init` unless given, or one of the training text"
+    )
     ctc_rate: int = Field(1, ge=1, description="CTC frames that each speech position gives; characters at 12.5 Hz need 2 or 3")
     ctc_from: Literal["backbone", "speech-input"] | None = Field(
         None, description="what CTC reads: the language model's last states where speech is, or what goes into it there; backbone, or as in `init`"

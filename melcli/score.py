@@ -166,9 +166,11 @@ def _score_model(
 
 
 def model_digest(folder: Path) -> str:
-    """A digest of a model's weights, so that results of one training do not go on with those of another."""
+    """A digest of a model's weights and dictionary, so that results of one training do not go on with those of another."""
+    from melcli.models.dictionary import WORDS
+
     state = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
+    for path in sorted([*folder.rglob("*.safetensors"), *folder.rglob(WORDS)]):
         with path.open("rb") as file:
             state.update(hashlib.file_digest(file, "sha256").digest())
     return state.hexdigest()[:16]

@@ -19,11 +19,13 @@ SOURCES = {
 }
 EARS = {
     "tdnn": set(),
+    "characters": {"model.ctc_units", "model.dictionary"},
     "conv-adamw": {"model.speech_input", "model.ctc_from", "model.ctc_rate", "train.optimizer", "train.lr"},
     "conv-muon": {"model.speech_input", "model.ctc_from", "model.ctc_rate"},
     "tdnn-adamw": {"train.optimizer", "train.lr"},
     "no-dropout": {"model.speech_input"},
     "no-warp": {"data.spec_augment"},
+    "more-synthetic": {"data.train"},
     "real-alone": {"data.train"},
     "synthetic-alone": {"data.train"},
 }
@@ -44,7 +46,8 @@ def test_tiny_en(shared_data, tmp_path, monkeypatch):
     recipe = recipes.load("tiny-en")
     monkeypatch.chdir(tmp_path)
     featurize_a_few(recipe, shared_data)
-    assert train(recipes.load("tiny-en-ear", [f"data.root={shared_data}", *SMALL]), Path("runs/tiny-en-ear")) is not None
+    short = ["model.dictionary.texts=[text/qa.jsonl.gz]", *SMALL]  # the books take a minute and a half
+    assert train(recipes.load("tiny-en-ear", [f"data.root={shared_data}", *short]), Path("runs/tiny-en-ear")) is not None
     used(Path("runs/tiny-en-ear"), "hears")
     sentences = [i for i, entry in enumerate(recipe.data.train) if entry.task == "text"]
     settings = [f"data.root={shared_data}", *(f"data.train.{i}.source=synth:en?hours=0.1&seed=7" for i in sentences), *SMALL]
@@ -63,9 +66,17 @@ def test_the_ears_differ_in_one_thing_each(shared_data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     featurize_a_few(members["tdnn"], shared_data)
     for name in ("conv-adamw", "no-dropout"):
-        small = ["train.steps=2", "train.tokens_per_batch=512", "train.log_to=[]", "train.eval_limit=2", "train.eval_every=2", "data.workers=0"]
+        small = [
+            "train.steps=2",
+            "train.tokens_per_batch=512",
+            "train.log_to=[]",
+            "train.eval_limit=2",
+            "train.eval_every=2",
+            "data.workers=0",
+        ]
         (found,) = (
             m.recipe for m in sweep.members(recipes.read("ablations/ears", [f"data.root={shared_data}", *small])) if m.label.endswith(f"={name}")
         )
+        found = found.model_copy(update={"model": found.model.model_copy(update={"dictionary": None})})  # the books take a minute and a half
         assert train(found, tmp_path / name) is not None
         used(tmp_path / name, "hears")

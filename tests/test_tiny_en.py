@@ -17,7 +17,7 @@ from melcli.transcribe import Transcriber
 
 CLIPS = sorted((Path(registry.__file__).parent / "assets" / "clips").glob("*.wav"))
 # Word error rates in percent on the first 40 utterances of each set, with room for another processor's rounding.
-LIMITS = {"digits:test": 4.0, "speechocean762:dev": 57.0, "librispeech:dev-clean?speakers=1272,1673,174,2412": 65.0}
+LIMITS = {"digits:test": 4.0, "speechocean762:dev": 63.0, "librispeech:dev-clean?speakers=1272,1673,174,2412": 47.0}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def hear(transcriber: Transcriber, *utterances: Utterance) -> list[str]:
 
 def test_it_is_small_and_says_what_it_is(transcriber):
     folder = Path(registry.get("model", "tiny-en").load())
-    assert sum(path.stat().st_size for path in folder.rglob("*")) < 30e6
+    assert sum(path.stat().st_size for path in folder.rglob("*")) < 40e6
     assert {"device", "dtype", "model", "mel"} <= set(transcriber.decisions)
     assert (folder / "recipe.yaml").exists()
 

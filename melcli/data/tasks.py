@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from melcli.data.lexicon import Lexicon
+from melcli.data.sounds import Sounds
 from melcli.data.utterance import Utterance
 from melcli.data.words_heard import words_by_letters, words_by_time
 
@@ -110,7 +111,8 @@ class Encoder:
     end_ids: what follows every target text. speech_id: holds the places of speech that is heard, `<|speech|>` of the tokenizer unless given;
     spoken_id: of speech that is said. pace: patches that a token of the text takes to say, to spread the text's positions by; None leaves them.
     seconds: of an utterance that are heard, where its text goes on from there (`continue`); lead: patches that they take.
-    lexicon: how the words of a text that is said sound, where the model reads that; spelled: share of them that stay in letters.
+    lexicon: how the words of a text that is said sound, where the model reads that; spelled: share of them that stay in letters. sounds: how words
+    sound that are heard, where CTC's classes are those of data/sounds.py.
     reads_speech, speaks: what the task has. Where it has both, speech that is said may be missing (`replies`).
     """
 
@@ -127,6 +129,7 @@ class Encoder:
         lexicon: Lexicon | None = None,
         lead: float = 0.0,
         seconds: float = 0.0,
+        sounds: Sounds | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.task = task
@@ -143,6 +146,7 @@ class Encoder:
         self.seconds = seconds
         self.lexicon = lexicon if self.speaks and not self.replies else None
         self.spelled = 0.0
+        self.sounds = sounds
         self.parts = sum(segment.own for segment in blank)
         self._conditions: dict[str, list[int]] = {}
         self.around = 0  # tokens of the prompt before what is written, in a task that replies
@@ -281,6 +285,7 @@ class Encoder:
     def _in_classes(self, text: str | None, text_ids: list[int]) -> list[int]:
         if self._classes is None:
             return text_ids
+        text = text if self.sounds is None else self.sounds.write(text or "")
         return [self._classes[character] for character in text or "" if character in self._classes]
 
     def _condition(self, piece: str) -> list[int]:

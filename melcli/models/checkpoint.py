@@ -23,6 +23,7 @@ from melcli.files import put_in_place, replacing, writing
 from melcli.models import int8, lora
 from melcli.models.config import SpeechLMConfig
 from melcli.models.config_fields import check_fields
+from melcli.models.dictionary import Dictionary
 from melcli.models.extent import check_extent
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
@@ -148,7 +149,14 @@ def load(
     model.generation_config = _generation_config(folder) or model.generation_config
     tokenizer = read_tokenizer(folder)
     check_pair(folder, config, tokenizer)
-    return model.eval(), SpeechLMProcessor.of(config, tokenizer, model.speech_input, model.speech_output, read_lexicon(folder, config))
+    return model.eval(), SpeechLMProcessor.of(
+        config, tokenizer, model.speech_input, model.speech_output, read_lexicon(folder, config), read_dictionary(folder, config)
+    )
+
+
+def read_dictionary(folder: Path, config: SpeechLMConfig) -> Dictionary | None:
+    """The words of a checkpoint whose CTC head hears sounds, else None. Raises CheckpointError."""
+    return Dictionary.read(folder) if config.ctc_sounds else None
 
 
 def read_lexicon(folder: Path, config: SpeechLMConfig) -> lexicon.Lexicon | None:

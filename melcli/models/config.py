@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig
 
 from melcli.audio.mel_spec import MelSpec, preset
+from melcli.data.sounds import ALPHABET
 from melcli.data.tasks import SPEECH as SPEECH_TOKEN
 from melcli.data.tasks import TEXT as TEXT_MARK
 
@@ -25,7 +26,8 @@ class SpeechLMConfig(PretrainedConfig):
     mel: every field of the MelSpec the features must have.
     speech_attention: `causal`, or `bidirectional` among the positions of one stretch of speech.
     ctc_weight, ce_weight, label_smoothing: weights of the training losses.
-    ctc_alphabet: the characters the CTC head tells apart, one class each; None for the tokenizer's own tokens.
+    ctc_alphabet: the characters the CTC head tells apart, one class each; None for the tokenizer's own tokens. Those of data/sounds.py are how words
+    sound, and a dictionary beside the weights says which words they make.
     ctc_rate: CTC frames that each speech position gives.
     ctc_from: what the CTC head reads, the `backbone`'s last hidden states at speech positions or what the `speech-input` gives it there.
     prompt: text before the transcript; `<|speech|>` in it is where the audio goes.
@@ -128,6 +130,11 @@ class SpeechLMConfig(PretrainedConfig):
     def ctc_classes(self) -> int:
         """Classes of the CTC head, the blank included as the last."""
         return (self.vocab_size if self.ctc_alphabet is None else len(self.ctc_alphabet)) + 1
+
+    @property
+    def ctc_sounds(self) -> bool:
+        """Whether the CTC head tells apart how words sound."""
+        return self.ctc_weight > 0 and self.ctc_alphabet == ALPHABET
 
     @property
     def ctc_at_input(self) -> bool:

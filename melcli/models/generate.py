@@ -32,8 +32,8 @@ class Greedy:
 
 
 @dataclass(frozen=True, slots=True)
-class CtcGreedy:
-    """The most probable class of each CTC frame, repeats and blanks taken out: of models that learnt to hear by CTC alone."""
+class ByCtc:
+    """What the CTC head hears: the most probable class of each frame, repeats and blanks taken out; of one that hears sounds, their words."""
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.devic
     return ids, valid
 
 
-Strategy = Greedy | CtcGreedy | Sample | Beam
+Strategy = Greedy | ByCtc | Sample | Beam
 
 
 @torch.inference_mode()
@@ -86,20 +86,24 @@ def decode(
     drafter: makes drafts from the CTC head's logits, for greedy decoding in fewer steps. speller: what tokens are to the CTC head, for joint
     beam search. hotwords: what a beam search favours. spread: where the positions of what is written are.
     """
-    strategy = strategy or (CtcGreedy() if model.writes_by_ctc else Greedy())
+    strategy = strategy or (ByCtc() if model.writes_by_ctc else Greedy())
     if not prompts:
         return []
+    if isinstance(strategy, ByCtc) and model.config.ctc_at_input and speech is not None:
+        return _by_ctc(*model.heard(speech, lengths_U), max_tokens, drafter)
     ids, valid = _left_padded(prompts, model.config.pad_token_id, model.device)
     rows = Rows(model, ids, valid, speech, lengths_U, max(max_tokens) + 1, spread)
     stops = [*model.config.stop_token_ids, *stops]
-    heard = None if rows.ctc_logits is None else rows.ctc_logits.split((rows.patches_U * model.config.ctc_rate).tolist())
-    if isinstance(strategy, CtcGreedy):
-        found = [_cut(*one) for one in zip(_read(rows, drafter), max_tokens, heard, strict=True)]
-    elif isinstance(strategy, Beam):
+    if isinstance(strategy, ByCtc):
+        return _by_ctc(rows.ctc_logits, rows.patches_U * model.config.ctc_rate, max_tokens, drafter)
+    if isinstance(strategy, Beam):
         found = beam_search(rows, stops, max_tokens, strategy, speller, hotwords)
     else:
         found = _one_path(rows, stops, max_tokens, strategy, drafter if isinstance(strategy, Greedy) else None)
-    return found if heard is None else [replace(hypothesis, ctc_logits=logits) for hypothesis, logits in zip(found, heard, strict=True)]
+    if rows.ctc_logits is None:
+        return found
+    heard = rows.ctc_logits.split((rows.patches_U * model.config.ctc_rate).tolist())
+    return [replace(hypothesis, ctc_logits=logits) for hypothesis, logits in zip(found, heard, strict=True)]
 
 
 def _one_path(
@@ -137,18 +141,16 @@ def _one_path(
 def _drafts(rows: Rows, drafter: Drafter | None, count: int) -> list[Draft | None]:
     if drafter is None or rows.ctc_logits is None:
         return [None] * count
-    return [Draft(tokens) for tokens in _read(rows, drafter)]
+    return [Draft(tokens) for tokens in drafter(rows.ctc_logits, rows.patches_U * rows.model.config.ctc_rate)]
 
 
-def _cut(tokens: list[int], limit: int, ctc_logits_TC: Tensor) -> Hypothesis:
-    """What the CTC head heard, up to so many tokens, with the mean log probability of a frame."""
-    score = float(ctc_logits_TC.float().log_softmax(-1).amax(-1).mean())
-    return Hypothesis(tokens[:limit], "eos" if len(tokens) <= limit else "length", score)
-
-
-def _read(rows: Rows, drafter: Drafter) -> list[list[int]]:
-    """What the CTC head hears in each utterance, as tokens."""
-    return drafter(rows.ctc_logits, rows.patches_U * rows.model.config.ctc_rate)
+def _by_ctc(ctc_logits: Tensor, frames_U: Tensor, max_tokens: Sequence[int], drafter: Drafter) -> list[Hypothesis]:
+    """What the CTC head heard, up to so many tokens each, with the mean log probability of a frame."""
+    found = []
+    for tokens, limit, logits_TC in zip(drafter(ctc_logits, frames_U), max_tokens, ctc_logits.split(frames_U.tolist()), strict=True):
+        score = float(logits_TC.float().log_softmax(-1).amax(-1).mean())
+        found.append(Hypothesis(tokens[:limit], "eos" if len(tokens) <= limit else "length", score, logits_TC))
+    return found
 
 
 @dataclass(slots=True)

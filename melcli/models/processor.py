@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ from melcli.audio.mel_spec import MelSpec
 from melcli.data import lexicon as lexicons
 from melcli.data import tasks
 from melcli.data.lexicon import FILE, Lexicon
+from melcli.data.sounds import ALPHABET, words_of
 from melcli.data.utterance import Utterance
-from melcli.errors import ConfigError
+from melcli.errors import CheckpointError, ConfigError, UsageError
 from melcli.models.config import SPEECH_TOKEN, SpeechLMConfig
+from melcli.models.dictionary import LIKELY, WORDS, Dictionary
+from melcli.models.dictionary_search import DictionarySearch, Spelling
 from melcli.models.draft import ctc_greedy
 from melcli.models.speech_input import SpeechInput
 from melcli.models.speech_output import SpeechOutput
@@ -39,7 +43,8 @@ class SpeechLMProcessor(ProcessorMixin):
 
     mel: fields of the MelSpec. stride: frames (or samples, where reads is `wave`) in one speech position. chains: see `Subsampling`, where it is
     more than ceil(frames / stride). prompt, stop_token_ids, end_token_ids, speech_token_id: see SpeechLMConfig; task_prompts: its `prompts`.
-    lexicon: how words sound, of a model that reads what it is to say so; it is not among the fields that are written.
+    lexicon: how words sound, of a model that reads what it is to say so; dictionary: the words that a CTC head's sounds make. These two are not among
+    the fields that are written.
     speaking: of a model that speaks, `stride` of its output, `prompt`, `token_id`, `pace` and `positions` as SpeechLMConfig has them, and `lead`, the
     steps, and `seconds`, of what it hears of speech that it continues.
     """
@@ -76,6 +81,8 @@ class SpeechLMProcessor(ProcessorMixin):
         self.speaking = speaking
         self.task_prompts = task_prompts or {}
         self.lexicon: Lexicon | None = None
+        self.dictionary: Dictionary | None = None
+        self._search: DictionarySearch | None = None
         self._spelt: dict[tuple[int, bool], Sequence[int]] = {}
         self._rate: float | None = None
 
@@ -87,6 +94,7 @@ class SpeechLMProcessor(ProcessorMixin):
         speech_input: SpeechInput,
         speech_output: SpeechOutput | None = None,
         lexicon: Lexicon | None = None,
+        dictionary: Dictionary | None = None,
     ) -> SpeechLMProcessor:
         """The processor that belongs to a model."""
         stride, chains = speech_input.stride, speech_input.subsampling.chains
@@ -100,24 +108,31 @@ class SpeechLMProcessor(ProcessorMixin):
             speaking = {"stride": speech_output.stride, "prompt": config.speak_prompt, "lead": lead, "seconds": seconds, **named}
         options = {"ctc_alphabet": config.ctc_alphabet, "chains": given, "speaking": speaking, "task_prompts": config.prompts, **ids}
         processor = cls(tokenizer, config.mel, stride, speech_input.reads, config.prompt, **options)
-        processor.lexicon = lexicon
+        processor.lexicon, processor.dictionary = lexicon, dictionary
         return processor
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, and the lexicon beside it."""
+        """As in transformers, and the lexicon and dictionary beside it."""
         written = super().save_pretrained(save_directory, *args, **kwargs)
         if self.lexicon is not None:
             Path(save_directory, FILE).write_text(self.lexicon.dump(), encoding="utf-8")
+        if self.dictionary is not None:
+            self.dictionary.save(Path(save_directory))
         return written
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> SpeechLMProcessor:
-        """As in transformers, and the lexicon beside it."""
+        """As in transformers, and the lexicon and dictionary beside it."""
         options = kwargs | {"trust_remote_code": bool(kwargs.get("trust_remote_code"))}  # unsaid, it would ask on the terminal
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **options)
         where = {name: kwargs[name] for name in FROM_HUB if name in kwargs}
-        path = cached_file(pretrained_model_name_or_path, FILE, _raise_exceptions_for_missing_entries=False, **where)
-        processor.lexicon = None if path is None else lexicons.read(Path(path))
+        where |= {"_raise_exceptions_for_missing_entries": False}
+        found = {name: cached_file(pretrained_model_name_or_path, name, **where) for name in (FILE, WORDS, LIKELY)}
+        processor.lexicon = None if found[FILE] is None else lexicons.read(Path(found[FILE]))
+        if processor.ctc_alphabet == ALPHABET:
+            if missing := next((name for name in (WORDS, LIKELY) if found[name] is None), None):
+                raise CheckpointError(f"{pretrained_model_name_or_path}: {missing} is missing")
+            processor.dictionary = Dictionary.read(Path(found[WORDS]).parent)
         return processor
 
     @property
@@ -169,7 +184,8 @@ class SpeechLMProcessor(ProcessorMixin):
         prompt = says.get("prompt", "") if task == "tts" else self.task_prompts.get(task, self.prompt)
         ids = {"speech_id": self.speech_token_id, "spoken_id": says.get("token_id"), "pace": pace or None}
         ids |= {name: says.get(name, 0.0) if task == "continue" else 0.0 for name in ("lead", "seconds")}
-        encoder = tasks.Encoder(self.tokenizer, build, prompt, self.end_token_ids, self.ctc_alphabet, lexicon=self.lexicon, **ids)
+        sounds = None if self.dictionary is None else self.dictionary.sounds
+        encoder = tasks.Encoder(self.tokenizer, build, prompt, self.end_token_ids, self.ctc_alphabet, lexicon=self.lexicon, sounds=sounds, **ids)
         if encoder.speaks and not encoder.replies and not says:
             raise ConfigError(f"task {task} needs a model that speaks: give model.speech_output, see `melcli models ls --kind speech-output`")
         if encoder.reads_speech and self.reads == "nothing":
@@ -197,11 +213,34 @@ class SpeechLMProcessor(ProcessorMixin):
 
     def drafts(self, ctc_logits_TC: Tensor, frames_U: Tensor) -> list[list[int]]:
         """What the CTC head hears in each utterance, as tokens: see `melcli.models.draft`."""
-        heard = ctc_greedy(ctc_logits_TC, frames_U)
-        if self.ctc_alphabet is None:
-            return heard
-        texts = [" ".join("".join(self.ctc_alphabet[c] for c in classes).split()) for classes in heard]
+        if self.dictionary is not None:
+            texts = self._words_in(ctc_logits_TC, frames_U)
+        else:
+            heard = ctc_greedy(ctc_logits_TC, frames_U)
+            if self.ctc_alphabet is None:
+                return heard
+            texts = [" ".join("".join(self.ctc_alphabet[c] for c in classes).split()) for classes in heard]
         return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    def listening_for(self, hotwords: Sequence[str], spelling: Spelling | None = None) -> SpeechLMProcessor:
+        """The same, the words of these phrases favoured among those of the dictionary. Raises UsageError."""
+        told = copy(self)
+        words = [word for phrase in hotwords for word in words_of(phrase)]
+        for phrase in hotwords:
+            if not self.dictionary.sounds.write(phrase):
+                raise UsageError(f"--hotwords: nobody knows how '{phrase}' sounds in English")
+        told._search = DictionarySearch(self.dictionary, spelling, hotwords=words) if words else None
+        return told
+
+    def _words_in(self, ctc_logits_TC: Tensor, frames_U: Tensor) -> list[str]:
+        """The dictionary's words that each utterance sounds like."""
+        if self._search is None:
+            self._search = DictionarySearch(self.dictionary)
+        log_probs_TC = torch.log_softmax(ctc_logits_TC.float(), -1).cpu()
+        nothing_C = log_probs_TC.new_full(log_probs_TC.shape[1:], -torch.inf)
+        nothing_C[-1] = 0
+        log_probs_TC[log_probs_TC.isnan().any(-1)] = nothing_C
+        return [" ".join(self._search(piece.numpy())) for piece in log_probs_TC.split(frames_U.tolist())]
 
     def spell(self, token: int, first: bool) -> Sequence[int]:
         """The CTC head's classes that a token stands for inside a text, or at its beginning."""

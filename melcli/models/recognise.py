@@ -65,7 +65,7 @@ def decode_batch(
         [MOST_TOKENS if processor.reads == "vectors" else token_limit(len(f) / second, processor.tokens_per_second) for f in features],
         strategy,
         processor.drafts,
-        processor.spell,
+        None if processor.dictionary else processor.spell,  # sounds are of words, not of tokens
         hotwords=hotwords,
     )
 

@@ -318,6 +318,11 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         read = None if self.training else ctc_logits  # training wants none, and what shares its weights would keep hold of them
         return SpeechLMOutput(loss=loss, parts={name: part.detach() for name, part in parts.items()}, ctc_logits=read, states=states_SD)
 
+    def heard(self, speech: Tensor, lengths_U: Tensor) -> tuple[Tensor, Tensor]:
+        """The CTC head's logits [frames, classes] of mel [F, M] and its frames of each utterance, of a model with `ctc_at_input`."""
+        x_PD, patches_U = self.speech_input(speech, lengths_U)
+        return self._ctc(x_PD.to(self.dtype)), patches_U * self.config.ctc_rate
+
     def _ctc(self, x_PD: Tensor) -> Tensor:
         """The CTC head's logits [P x ctc_rate, classes] at speech positions."""
         return steady.apply(self.ctc_head, x_PD).view(-1, self.config.ctc_classes)

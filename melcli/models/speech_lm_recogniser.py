@@ -17,7 +17,7 @@ from melcli.models.beam import Beam
 from melcli.models.chat import instructed
 from melcli.models.config import SPEECH_TOKEN
 from melcli.models.fitting import Fitting
-from melcli.models.generate import CtcGreedy, Greedy, Strategy
+from melcli.models.generate import ByCtc, Greedy, Strategy
 from melcli.models.hints import NONE, Hints
 from melcli.models.hotwords import Hotwords
 from melcli.models.hypothesis import Hypothesis
@@ -27,6 +27,8 @@ from melcli.models.recogniser import Recognised, Word
 from melcli.models.speech_lm import SpeechLM
 from melcli.models.unified_input import Unified
 from melcli.models.word_times import word_times
+
+BY_SOUND = "words of its dictionary, by the sounds that the CTC head hears"
 
 
 class SpeechLMRecogniser:
@@ -80,8 +82,8 @@ class SpeechLMRecogniser:
         return cls(model, processor, strategy, rows, hints), decisions
 
     def hinted(self, hints: Hints) -> SpeechLMRecogniser:
-        """The same model, its weights shared, told something else; hotwords need a beam. Raises UsageError for what it cannot follow."""
-        strategy = Beam() if hints.hotwords and not isinstance(self.strategy, Beam) else self.strategy
+        """The same model, its weights shared, told something else; hotwords need a beam or a dictionary. Raises UsageError."""
+        strategy = Beam() if hints.hotwords and not isinstance(self.strategy, Beam | ByCtc) else self.strategy
         return SpeechLMRecogniser(self.model, _told(self.model, self.processor, hints, "the model"), strategy, self.rows, hints)
 
     @property
@@ -124,6 +126,10 @@ def _told(model: SpeechLM, processor: SpeechLMProcessor, hints: Hints, name: str
     """A processor with the prompt that was asked for. Raises UsageError for hints that the model cannot follow."""
     if model.ctc_head is None:
         hints.refuse("this model", word_times="has no CTC head to align words by (tiny-en has one); leave it out, or give --timestamps segment")
+    if model.writes_by_ctc and processor.dictionary is None:
+        hints.refuse("this model", hotwords="learnt to hear by CTC alone, and has nothing to search with")
+    if processor.dictionary is not None:
+        processor = processor.listening_for(hints.hotwords)
     if hints.prompt is None:
         return processor
     asked = instructed(processor.task_prompts.get("asr", processor.prompt), processor.tokenizer, hints.prompt, name)
@@ -138,10 +144,15 @@ def choose_strategy(model: SpeechLM, beam: int | None, ctc_weight: float | None,
     """How to decode, and why so. Raises UsageError."""
     if ctc_weight is not None and not 0 <= ctc_weight <= 1:
         raise UsageError(f"--ctc-weight {ctc_weight:g}: must lie between 0 and 1")
+    by_sound = model.config.ctc_sounds
     if model.writes_by_ctc:
-        if beam or ctc_weight or hotwords:
+        if beam or ctc_weight or (hotwords and not by_sound):
             raise UsageError("this model learnt to hear by CTC alone, and has nothing to search with: leave --beam, --ctc-weight and --hotwords out")
-        return CtcGreedy(), "what the CTC head hears, greedily: all that this model has learnt"
+        return ByCtc(), BY_SOUND if by_sound else "what the CTC head hears, greedily: all that this model has learnt"
+    if by_sound and ctc_weight:
+        raise UsageError("--ctc-weight: the CTC head of this model hears sounds and not tokens; leave it out")
+    if by_sound and not beam:
+        return ByCtc(), BY_SOUND
     width, why = (beam, "as asked") if beam else (getattr(model.generation_config, "num_beams", None) or 1, "as the model says")
     if hotwords and width == 1:
         if beam:
@@ -153,6 +164,7 @@ def choose_strategy(model: SpeechLM, beam: int | None, ctc_weight: float | None,
         raise UsageError("--ctc-weight is for beam search: give --beam 4, say, as well")
     if width == 1:
         return Greedy(), f"greedy, {why}" + ("; the CTC head drafts" if model.ctc_head is not None else "")
-    strategy = Beam(width) if ctc_weight is None else Beam(width, ctc_weight=ctc_weight)
-    joint = f", jointly with the CTC head ({strategy.ctc_weight:g})" if model.ctc_head is not None and strategy.ctc_weight else ""
+    weight = 0.0 if by_sound or model.ctc_head is None else Beam().ctc_weight if ctc_weight is None else ctc_weight
+    strategy = Beam(width, ctc_weight=weight)
+    joint = f", jointly with the CTC head ({weight:g})" if weight else ""
     return strategy, f"{width} beams{joint}, {why}"

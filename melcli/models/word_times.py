@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from melcli.data.sounds import ALPHABET
 from melcli.models.align import align
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recogniser import Word
@@ -30,15 +31,19 @@ def word_times(processor: SpeechLMProcessor, ctc_logits: Sequence[Tensor], texts
     words = [text.split() for text in texts]
     spelt = [spell(processor, each) for each in words]
     log_probs = [torch.log_softmax(logits_TC.float(), -1) for logits_TC in ctc_logits]
+    space = -1 if processor.ctc_alphabet is None else processor.ctc_alphabet.find(" ")
     found = align(log_probs, [[c for word in each for c in word] for each in spelt])
     return [
-        _words(each, classes, spans, duration / max(len(frames), 1), duration)
+        _words(each, classes, spans, space, duration / max(len(frames), 1), duration)
         for each, classes, spans, frames, duration in zip(words, spelt, found, log_probs, seconds, strict=True)
     ]
 
 
 def spell(processor: SpeechLMProcessor, words: Sequence[str]) -> list[list[int]]:
     """The CTC head's classes of each word; a space belongs to the word before it."""
+    if processor.dictionary is not None:
+        known = {sound: i for i, sound in enumerate(ALPHABET)}
+        return [[known[sound] for sound in processor.dictionary.sounds.write(word)] for word in words]
     if processor.ctc_alphabet is not None:
         known = {character: i for i, character in enumerate(processor.ctc_alphabet)}
         cased = [word if any(c in known for c in word) else word.lower() for word in words]
@@ -50,18 +55,18 @@ def spell(processor: SpeechLMProcessor, words: Sequence[str]) -> list[list[int]]
     return [processor.tokenizer(piece, add_special_tokens=False, split_special_tokens=True)["input_ids"] for piece in pieces]
 
 
-def _words(words: Sequence[str], classes: Sequence[Sequence[int]], spans: list[tuple[int, int]] | None, step: float, duration: float):
-    """Words with times; `step`: seconds of a frame."""
+def _words(words: Sequence[str], classes: Sequence[Sequence[int]], spans: list[tuple[int, int]] | None, space: int, step: float, duration: float):
+    """Words with times; `step`: seconds of a frame, `space`: a class that is no part of a word."""
     if spans is None:
         letters = sum(len(word) + 1 for word in words)
         ends = [sum(len(word) + 1 for word in words[: i + 1]) / letters * duration for i in range(len(words))]
         return tuple(Word(word, start, end) for word, start, end in zip(words, [0.0, *ends], ends, strict=False))
     at = 0
     times: list[tuple[float, float] | None] = []
-    for word, each in zip(words, classes, strict=True):
+    for each in classes:
         own = spans[at : at + len(each)]
         at += len(each)
-        letters = own[: len(word)]  # without the space
+        letters = own[:-1] if each and each[-1] == space else own
         times.append((max(0.0, letters[0][0] * step - LATE), letters[-1][1] * step + LINGERS) if letters else None)
     following = duration
     for i in range(len(times) - 1, -1, -1):

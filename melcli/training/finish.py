@@ -15,7 +15,7 @@ from melcli.data.origin import origin
 from melcli.errors import CheckpointError
 from melcli.models import checkpoint, lora
 from melcli.models.card import model_card
-from melcli.models.generate import CtcGreedy, Greedy
+from melcli.models.generate import Greedy
 from melcli.models.hardware import DTYPES
 from melcli.models.speech_lm import SpeechLM
 from melcli.models.speech_lm_recogniser import choose_strategy
@@ -58,7 +58,7 @@ def finish(run: Run, trainer: SpeechTrainer, smoke: bool = False) -> TrainResult
     chosen = min(results, key=lambda name: measures.overall(results[name]))
     parallel.load_full(model, last | candidates.get(chosen, {}))
     strategy, decoding = choose_strategy(model, None, None)
-    if results[chosen] and not isinstance(strategy, Greedy | CtcGreedy):
+    if results[chosen] and not (model.writes_by_ctc or isinstance(strategy, Greedy)):
         console.note(f"measuring the chosen weights once more, as the model decodes: {decoding}")
         results[chosen] = trainer.measurements(strategy)
     result = TrainResult(run.out / "model", chosen, results[chosen])

@@ -24,6 +24,7 @@ from melcli.data.replies import TASKS as REPLIES
 from melcli.data.replies import WITHOUT_ANSWER, reply_features, spoken_answer, unfit, with_answer
 from melcli.data.shards import SUMMARY, FeatureShards
 from melcli.data.silence import Trim, TrimmedFeatures, level
+from melcli.data.sounds import ALPHABET, words_of
 from melcli.data.utterance import Utterance
 from melcli.errors import AudioError, ConfigError, nearest
 from melcli.models.normalise import GlobalNorm
@@ -33,7 +34,7 @@ from melcli.models.start import Started, from_nothing, identify, start
 from melcli.recipe import DataSection, ModelSection, Recipe
 from melcli.scoring import normalize
 from melcli.training import measures
-from melcli.training.texts import build_tokenizer, characters, choose_lexicon, texts_of
+from melcli.training.texts import build_tokenizer, characters, choose_dictionary, choose_lexicon, texts_of
 from melcli.training.unheard import unheard
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -237,13 +238,23 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
     origin = None if section.init is None else identify(section.init, offline=offline)
     sounds = choose_lexicon(section, origin, data.tasks)
     corpus = texts_of(data.features.utterances, data.tasks, sounds)
-    letters = characters(corpus) if section.ctc_units == "characters" else None
+    letters = {"characters": characters(corpus), "sounds": ALPHABET}.get(section.ctc_units)
     own = section.tokenizer.renew or (origin is None and tokenizer is None)
     tokenizer = build_tokenizer(recipe, corpus) if own else tokenizer
     torch.manual_seed(recipe.seed)
     started = from_nothing(recipe, tokenizer, letters) if origin is None else start(origin, recipe, letters, tokenizer)
     model, fresh = started.model, started.coverage.fresh
     model.config.spoken_lexicon = sounds is not None
+    dictionary = choose_dictionary(recipe, origin, corpus) if model.config.ctc_sounds else None
+    if dictionary is None and (section.dictionary is not None or section.ctc_units == "sounds"):
+        wrong = "model.dictionary is of the words that sounds make" if section.dictionary is not None else "model.ctc_units sounds"
+        raise ConfigError(f"{wrong}, and the CTC head hears none: it takes ctc_units: sounds, a ctc_weight and, over another head, fresh: [ctc_head]")
+    if dictionary is not None:
+        words = {word for text in corpus for word in words_of(text)}
+        lacking = len(words - dictionary.pronunciations.keys())
+        started.decided["dictionary"] = f"{len(dictionary.words):,} words" + (
+            f"; {lacking:,} of the training text's are not among them" * bool(lacking)
+        )
     model.generation_config.num_beams = section.beam
     if all(f"speech_input.{name}" in fresh for name in model.speech_input.state_dict()):
         taken = model.speech_input.load_pretrained(speech_input_class(front)[1], offline)
@@ -264,7 +275,7 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
         measure_output(started, data, sounds)
     elif section.tokenizer.renew and "tts" in data.tasks:
         measure_output(started, data, sounds, statistics=False)
-    return started, SpeechLMProcessor.of(model.config, started.tokenizer, model.speech_input, model.speech_output, sounds)
+    return started, SpeechLMProcessor.of(model.config, started.tokenizer, model.speech_input, model.speech_output, sounds, dictionary)
 
 
 def measure_output(started: Started, data: TrainingData, sounds: Lexicon | None = None, statistics: bool = True) -> None:

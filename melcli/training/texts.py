@@ -9,16 +9,19 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from melcli.data import sentences
 from melcli.data.lexicon import Lexicon, named
+from melcli.data.sounds import cmudict, words_of
 from melcli.data.utterance import Utterance
-from melcli.errors import ConfigError, first_line
+from melcli.errors import ConfigError, ManifestError, first_line
 from melcli.models import checkpoint
 from melcli.models.causal_lm import add_tokens
 from melcli.models.chat import PLAIN
 from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN
+from melcli.models.dictionary import Dictionary
 from melcli.models.start import Origin, prompt_tokens, speaking_tokens, task_prompts, tokens_of
 from melcli.models.tokenizer import train_tokenizer
-from melcli.recipe import ModelSection, Recipe
+from melcli.recipe import DictionarySection, ModelSection, Recipe
 
 
 def texts_of(utterances: Sequence[Utterance], tasks: Sequence[str], sounds: Lexicon | None = None) -> list[str]:
@@ -66,3 +69,32 @@ def choose_lexicon(section: ModelSection, origin: Origin | None, tasks: Sequence
     if origin is None or origin.kind != "speech_lm":
         return None
     return checkpoint.read_lexicon(origin.folder, checkpoint.load_config(origin.folder))
+
+
+def choose_dictionary(recipe: Recipe, origin: Origin | None, texts: Sequence[str]) -> Dictionary:
+    """The dictionary that the recipe describes, with the words of the training text, or that of the model begun from. Raises ConfigError.
+
+    Sentences that give test texts of the corpora under data.root away are left out of what is learnt from collections.
+    """
+    section = recipe.model.dictionary
+    if section is None and origin is not None and origin.kind == "speech_lm":
+        config = checkpoint.load_config(origin.folder)
+        if config.ctc_sounds:
+            return checkpoint.read_dictionary(origin.folder, config)
+    section = section or DictionarySection()
+    root = Path(recipe.data.root) if recipe.data.root else Path()
+    own = [words for words in map(words_of, dict.fromkeys(texts)) if words]
+    if not own:
+        raise ConfigError("model.ctc_units sounds: the training text holds no words")
+    lines = list(own)
+    for name in section.texts:
+        path = Path(name) if Path(name).is_file() else root / name
+        try:
+            lines += [sentence.text.split() for sentence in sentences.sentences(path, sentences.held_out(root))]
+        except (ManifestError, OSError, ValueError) as error:
+            raise ConfigError(f"model.dictionary.texts: {first_line(error)}") from None
+    known = {word for words in own for word in words}
+    dictionary = Dictionary.build(lines, cmudict(), least_words=section.least_words, least=section.least, also=known)
+    if not dictionary.words:
+        raise ConfigError("model.ctc_units sounds: nobody knows how a word of the training text sounds in English")
+    return dictionary
