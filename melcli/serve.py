@@ -85,6 +85,7 @@ class Server:
         )
         self._server = uvicorn.Server(config)
         self._failure: BaseException | None = None
+        self._left = False
 
     @property
     def url(self) -> str:
@@ -112,7 +113,8 @@ class Server:
             self.socket.close()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        if failure := self.worker.failure or self._failure:
+        failure = None if self._left else self.worker.failure  # or else it is what compiled code, or who read a file with it, made of the signal
+        if failure := failure or self._failure:
             raise failure
 
     def _take_requests(self) -> None:
@@ -130,6 +132,7 @@ class Server:
         loading = not (self.worker.ready or self._server.should_exit)
         self.stop()
         if loading:
+            self._left = True
             raise _LeftLoading
 
     def stop(self) -> None:

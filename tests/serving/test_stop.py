@@ -21,6 +21,7 @@ import soundfile
 
 from melcli import cli, console
 from melcli.serve import Options, Server
+from melcli.transcribe import Transcriber
 from tests.serving.maker import DIGITS, Running
 
 CLIENTS = 6
@@ -77,6 +78,20 @@ def test_a_signal_ends_it_while_models_are_loaded(number: int) -> None:
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0 and "Traceback" not in err and len(out.splitlines()) <= 1
+
+
+def test_a_signal_that_reading_a_file_makes_an_error_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server({"tiny-en": "tiny-en"}, {}, Options(port=0))
+
+    def load(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except BaseException:
+            raise ValueError("could not determine the shape") from None
+
+    monkeypatch.setattr(Transcriber, "load", load)
+    server.run()
 
 
 def test_a_failure_of_the_thread_that_takes_requests_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
