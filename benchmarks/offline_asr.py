@@ -76,7 +76,9 @@ class WhisperShaped:
     """Whisper-tiny's layers, sizes and front end, with random weights, made to write as many tokens as it is told."""
 
     def __init__(self) -> None:
-        from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+        from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration, logging
+
+        logging.set_verbosity_error()  # it says at each call that two lengths are given
 
         torch.manual_seed(0)
         config = WhisperConfig(
