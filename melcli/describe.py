@@ -12,6 +12,7 @@ from melcli.errors import CheckpointError
 from melcli.untrusted import parse_json
 
 WEIGHTS = "model.safetensors"
+WORDS = ("dictionary.txt", "dictionary.safetensors")  # of models/dictionary.py
 
 
 def describe(folder: Path) -> list[tuple[str, str]]:
@@ -19,7 +20,7 @@ def describe(folder: Path) -> list[tuple[str, str]]:
     if (folder / "model" / "config.json").exists() and not (folder / "config.json").exists():
         folder = folder / "model"
     config = _json(folder / "config.json")
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(file for file in folder.glob("*.safetensors") if file.name not in WORDS)
     if not files:
         raise CheckpointError(f"{folder}: no weights here; a model folder holds config.json and {WEIGHTS}.")
     tensors = {name: value for file in files for name, value in read_header(file).items() if name != "__metadata__"}
@@ -29,7 +30,10 @@ def describe(folder: Path) -> list[tuple[str, str]]:
     rows = [("folder", str(folder)), ("model type", str(config.get("model_type", "unknown")))]
     rows += [(key.replace("_", " "), _short(config[key])) for key in ("speech_input", "text_config", "speech_attention", "mel") if key in config]
     rows += [("tensors", f"{len(tensors)} with {parameters:,} values, {' and '.join(kinds)}"), ("size", f"{size / 1e6:.1f} MB")]
-    return rows + [(f"sha256 of {file.name}", sha256(file)) for file in files]
+    words = [folder / name for name in WORDS if (folder / name).is_file()]
+    if words:
+        rows.append(("dictionary", f"{sum(file.stat().st_size for file in words) / 1e6:.1f} MB in {' and '.join(file.name for file in words)}"))
+    return rows + [(f"sha256 of {file.name}", sha256(file)) for file in (*files, *words)]
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -173,7 +173,9 @@ class ModelSection(Section):
     dictionary: DictionarySection | None = Field(
         None, description="of the words that ctc_units sounds make; that of `init` unless given, or one of the training text"
     )
-    ctc_rate: int = Field(1, ge=1, description="CTC frames that each speech position gives; characters at 12.5 Hz need 2 or 3")
+    ctc_rate: int | None = Field(
+        None, ge=1, description="CTC frames that each speech position gives, 1 or as in `init` unless given; characters at 12.5 Hz need 2 or 3"
+    )
     ctc_from: Literal["backbone", "speech-input"] | None = Field(
         None, description="what CTC reads: the language model's last states where speech is, or what goes into it there; backbone, or as in `init`"
     )

@@ -13,6 +13,7 @@ from melcli import console
 from melcli.errors import UsageError
 from melcli.files import write_text
 from melcli.inputs import AudioInput
+from melcli.models.generate import ByCtc
 from melcli.models.skip_layers import blocks_of, parse_layers, skipping
 from melcli.models.speech_lm_recogniser import SpeechLMRecogniser
 from melcli.score import DEFAULT_FOLDER, Report, score
@@ -89,9 +90,12 @@ def score_skipping(
     not one of ours, and as `score` does.
     """
     transcriber = load(model)
-    if not isinstance(transcriber.recogniser, SpeechLMRecogniser):
+    recogniser = transcriber.recogniser
+    if not isinstance(recogniser, SpeechLMRecogniser):
         raise UsageError(f"--skip-layers is for melcli's own speech models, which {model} is not.")
-    count = len(blocks_of(transcriber.recogniser.model))
+    if isinstance(recogniser.strategy, ByCtc) and recogniser.model.config.ctc_at_input:
+        raise UsageError(f"--skip-layers: {model} writes what its speech input hears, without its layers; --beam 1 has them write.")
+    count = len(blocks_of(recogniser.model))
     layers = parse_layers(text, count)
     reports: list[Report] = []
     with result_folder(output or (DEFAULT_FOLDER if sets else None)) as folder:

@@ -19,19 +19,21 @@ from melcli.data.batches import TrainingBatches, only
 from melcli.data.packing import BatchPlan
 from melcli.data.utterance import Utterance
 from melcli.data.voice_prompts import VoicePrompts
-from melcli.errors import CheckpointError, ConfigError, is_out_of_memory
+from melcli.errors import ConfigError, is_out_of_memory
 from melcli.files import alone, put_in_place, write_text, writing
 from melcli.models.hardware import keep_freed_memory, pick_device, pick_dtype
 from melcli.recipe import Recipe
 from melcli.training import parallel, setup, tune, voices
-from melcli.training.evaluation import Evaluation
+from melcli.training.evaluation import Evaluation, hearing_trains
 from melcli.training.finish import TrainResult, finish
 from melcli.training.progress import ProgressLines, Stopwatch
+from melcli.training.resume import RECIPE, check_model, check_recipe, resume_from
 from melcli.training.steps_state import COMPLETE
-from melcli.training.trainer import REMEDY, SpeechTrainer, StopAfter, StopOnSignal, latest_checkpoint, tidy
+from melcli.training.trainer import REMEDY, SpeechTrainer, StopAfter, StopOnSignal, tidy
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}
 
+UNREAD = "nothing that trains is read by default: the words of the dictionary come from speech input and CTC head; `transcribe --beam` reads the rest"
 EAGER_ROW = 512  # positions a row up to which a processor trains with plain matrix products instead of fused attention; measured faster at 300
 
 
@@ -163,6 +165,7 @@ class Run:
             **begun,
             **self.started.decided,
             "trains": "; ".join(map(str, self.groups)),
+            **({"decoding": UNREAD} if self._unread() else {}),
             "memory": tune.memory(
                 self.model, t.tokens_per_batch, t.row_tokens, self.dtype.itemsize, t.gradient_checkpointing, self.parallel, self.world
             ),
@@ -173,6 +176,10 @@ class Run:
             **({"optimizer": "Muon for the matrices of hidden layers, AdamW for the rest"} if t.optimizer == "muon" else {}),
             "length": f"{self.steps} steps = {self.steps * t.accumulate * self.world / max(epoch, 1):.1f} epochs",
         }
+
+    def _unread(self) -> bool:
+        """Whether the words that the model writes by itself come from parts that do not train."""
+        return self.model.config.ctc_sounds and "asr" in self.data.tasks and not hearing_trains(self.model)
 
     def dataset(self) -> TrainingBatches:
         return TrainingBatches(
@@ -255,18 +262,6 @@ def default_folder(recipe: Recipe) -> Path:
     return Path("runs") / recipe.name
 
 
-def _resume_from(out: Path, resume: str | None) -> Path | None:
-    if resume is None:
-        if latest_checkpoint(out / "checkpoints") is not None:
-            raise ConfigError(f"{out} holds a run already: add --resume auto to continue it, or -o for another folder")
-        return None
-    if resume == "auto":
-        return latest_checkpoint(out / "checkpoints")
-    if not (Path(resume) / "trainer_state.json").exists():
-        raise CheckpointError(f"--resume {resume}: no checkpoint of a training there; give `auto` or a folder checkpoint-N")
-    return Path(resume)
-
-
 def train(
     recipe: Recipe, out: Path | None = None, *, resume: str | None = None, smoke: int | None = None, dry_run: bool = False, offline: bool = False
 ) -> TrainResult | None:
@@ -285,10 +280,13 @@ def train(
 
 
 def _train(recipe: Recipe, out: Path, resume: str | None, smoke: int | None, dry_run: bool, offline: bool) -> TrainResult | None:
-    start = None if dry_run else _resume_from(out, resume)
+    start = None if dry_run else resume_from(out, resume)
+    if start is not None:
+        check_recipe(start, recipe)
     run = Run(recipe, out, resuming=start is not None, offline=offline)
     if start is not None:
         parallel.check_layout(start / COMPLETE, run.parallel)
+        check_model(start, run.model)
     console.decided(run.decisions())
     if dry_run:
         _try_largest(run)
@@ -296,7 +294,7 @@ def _train(recipe: Recipe, out: Path, resume: str | None, smoke: int | None, dry
     trainer = run.trainer(smoke)
     if trainer.is_world_process_zero():
         tidy(out)
-        write_text(out / "recipe.yaml", yaml_config.dump_yaml(recipe))
+        write_text(out / RECIPE, yaml_config.dump_yaml(recipe))
         _keep_tokenizer(run, start is not None)
     if start is not None:
         console.note(f"resuming from {start}")

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from melcli import subtitles
 from melcli.errors import UsageError, nearest
-from melcli.files import write_text
+from melcli.files import write_text, writing
 from melcli.inputs import AudioInput, Inputs
 from melcli.subtitles import Layout
 from melcli.untrusted import check_names
@@ -181,6 +182,9 @@ class Folder(Output):
                 raise UsageError(f"-o {folder}: {path} is one of the inputs and would be overwritten; give another folder.")
         if skip_existing:
             self.todo = [item for item in inputs.items if not all(path.is_file() for path in self._files[item.name].values())]
+        with writing(folder):  # known before hours of audio were heard for it
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
 
     def write(self, transcript: Transcript) -> None:
         if transcript.error is not None:

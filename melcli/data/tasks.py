@@ -282,11 +282,14 @@ class Encoder:
         answer = self._in_classes(str(utterance.extra.get("answer") or ""), text_ids[cut + len(between) :])
         return self._in_classes(utterance.text, text_ids[:cut]), answer
 
-    def _in_classes(self, text: str | None, text_ids: list[int]) -> list[int]:
+    def _in_classes(self, text: str | None, text_ids: list[int]) -> list[int] | None:
+        """None for a text that none of the classes stands for: it is no silence."""
         if self._classes is None:
             return text_ids
-        text = text if self.sounds is None else self.sounds.write(text or "")
-        return [self._classes[character] for character in text or "" if character in self._classes]
+        text = text or ""
+        spelt = text if self.sounds is None else self.sounds.write(text)
+        found = [self._classes[character] for character in spelt if character in self._classes]
+        return found if found or not any(map(str.isalnum, text)) else None
 
     def _condition(self, piece: str) -> list[int]:
         if piece not in self._conditions:

@@ -26,6 +26,8 @@ def require(source: Source, target: str) -> None:
     kind = config.speech_input["kind"]
     if kind not in KINDS:
         raise UsageError(f"--to {target}: is for the speech inputs {', '.join(KINDS)}, and that of {source.name} is {kind}; --to hf keeps any")
+    if source.model.writes_by_ctc:
+        raise UsageError(f"--to {target}: {source.name} learnt to hear by CTC alone, and its language model cannot write; --to hf keeps what it is")
     if config.lora is not None:
         raise UsageError(f"--to {target}: {source.name} has adapters beside its weights, for which there is no place; add --merge-lora")
 

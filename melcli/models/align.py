@@ -28,7 +28,7 @@ def align(log_probs: Sequence[Tensor], targets: Sequence[Sequence[int]]) -> list
     device = log_probs[0].device
     frames = [len(one) for one in log_probs]
     states = [2 * len(target) + 1 for target in targets]
-    most = max(states)
+    most = max(3, *states)  # two states are skipped at most
     classes_UK = torch.full((len(targets), most), blank, device=device)
     skips_UK = torch.zeros(len(targets), most, dtype=torch.bool, device=device)  # whether a state can be reached past the blank before it
     for row, target in enumerate(targets):

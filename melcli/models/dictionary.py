@@ -111,6 +111,12 @@ class Dictionary:
         number = {word: i for i, word in enumerate(found)}
         return cls(found, estimate(([number.get(word, -1) for word in line] for line in lines), len(found), least=least))
 
+    def with_words(self, words: Iterable[str], spoken: Sounds) -> Dictionary:
+        """The same with those words that it lacks, all of them as likely as unknown ones; what nobody can pronounce stays out."""
+        lacking = {word: tuple(one for one in spoken.of(word) if one) for word in sorted(set(words) - self.pronunciations.keys())}
+        more = {word: many for word, many in lacking.items() if many}
+        return Dictionary({**self.pronunciations, **more}, self.ngram.widened(len(more))) if more else self
+
     def save(self, folder: Path) -> None:
         """Its two files. Raises OSError."""
         (folder / WORDS).write_text(sounds.dump(self.pronunciations), encoding="utf-8")

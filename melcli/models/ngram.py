@@ -69,6 +69,32 @@ class Ngram:
         found_N, at_N = _find(self.pair_keys_S, last_N * width + word_N)
         return np.where(found_N, at_N + width, word_N)
 
+    def widened(self, more: int) -> Ngram:
+        """The same with `more` words behind the others, which share with the unknown ones what was theirs, and stand in no sequence.
+
+        Where an unknown word is kept in a sequence it stays as likely: there all probabilities add up to a little more than one.
+        """
+
+        def moved(words: Array) -> Array:
+            return words + more * (words >= self.size)
+
+        old, new = self.size + 3, self.size + 3 + more
+        share = self.unigram_V[self.unknown] - np.float32(np.log(more + 1))
+        words, ends = np.split(self.unigram_V, [self.size])
+        before, after = np.split(self.backoff_V, [self.size])
+        return Ngram(
+            self.size + more,
+            np.concatenate([words, np.full(more, share, np.float32), ends[:2], [share]]).astype(np.float32),
+            np.concatenate([before, np.zeros(more, np.float32), after]),
+            moved(self.pair_last_S),
+            moved(self.pair_keys_S // old) * new + moved(self.pair_keys_S % old),
+            self.pair_backoff_S,
+            moved(self.bigram_keys_B // old) * new + moved(self.bigram_keys_B % old),
+            self.bigram_B,
+            self.trigram_keys_T // old * new + moved(self.trigram_keys_T % old),
+            self.trigram_T,
+        )
+
     def arrays(self) -> dict[str, Array]:
         """All of it, as `read` takes it: sequences in order, by how many follow each context, numbers in as few bytes as hold them."""
         width = self.size + 3
@@ -172,16 +198,20 @@ def estimate(sentences: Iterable[Sequence[int]], size: int, *, least: int = 2) -
 
 def _interpolated(context_N: Array, count_N: Array, lower_N: Array) -> tuple[Array, Array]:
     """Probability of each of N seen words in its context, and the share of each context that the lower order is given."""
-    seen = [float((count_N == k).sum()) for k in (1, 2, 3, 4)]
-    if all(seen):
-        ratio = seen[0] / (seen[0] + 2 * seen[1])
-        discounts = [k - (k + 1) * ratio * seen[k] / seen[k - 1] for k in (1, 2, 3)]
-    else:
-        discounts = list(DISCOUNTS)
-    taken_N = np.minimum(np.array([0.0, *discounts])[np.minimum(count_N, 3).astype(np.int64)], count_N)
+    taken_N = np.minimum(np.array([0.0, *_discounts(count_N)])[np.minimum(count_N, 3).astype(np.int64)], count_N)
     total = np.maximum(np.bincount(context_N, count_N), 1e-12)
     share = np.bincount(context_N, taken_N) / total
     return (count_N - taken_N) / total[context_N] + share[context_N] * lower_N, share
+
+
+def _discounts(count_N: Array) -> Sequence[float]:
+    """What is taken from counts of 1, 2 and 3 or more, by how often each count comes. Of little text that may be no discount: then DISCOUNTS."""
+    seen = [float((count_N == k).sum()) for k in (1, 2, 3, 4)]
+    if not all(seen):
+        return DISCOUNTS
+    ratio = seen[0] / (seen[0] + 2 * seen[1])
+    found = [k - (k + 1) * ratio * seen[k] / seen[k - 1] for k in (1, 2, 3)]
+    return found if all(0 <= discount <= k for k, discount in enumerate(found, 1)) else DISCOUNTS
 
 
 def _left_over(context_N: Array, kept_N: Array, lower_N: Array, contexts: int) -> Array:

@@ -28,6 +28,7 @@ from melcli.models.config import SPEECH_TOKEN, SpeechLMConfig
 from melcli.models.dictionary import LIKELY, WORDS, Dictionary
 from melcli.models.dictionary_search import DictionarySearch, Spelling
 from melcli.models.draft import ctc_greedy
+from melcli.models.hotwords import token_ids
 from melcli.models.speech_input import SpeechInput
 from melcli.models.speech_output import SpeechOutput
 from melcli.models.subsampling import Chain, Subsampling
@@ -211,8 +212,8 @@ class SpeechLMProcessor(ProcessorMixin):
             "speech_lengths": torch.tensor([len(f) for f in features]),
         }
 
-    def drafts(self, ctc_logits_TC: Tensor, frames_U: Tensor) -> list[list[int]]:
-        """What the CTC head hears in each utterance, as tokens: see `melcli.models.draft`."""
+    def heard_by_ctc(self, ctc_logits_TC: Tensor, frames_U: Tensor) -> list[list[int]]:
+        """What the CTC head hears in each utterance, as tokens: a transcript of its own, or a draft (melcli/models/draft.py) of one."""
         if self.dictionary is not None:
             texts = self._words_in(ctc_logits_TC, frames_U)
         else:
@@ -229,6 +230,8 @@ class SpeechLMProcessor(ProcessorMixin):
         for phrase in hotwords:
             if not self.dictionary.sounds.write(phrase):
                 raise UsageError(f"--hotwords: nobody knows how '{phrase}' sounds in English")
+        for word in words:
+            token_ids(self.tokenizer, word, first=True)  # whether it can be written at all
         told._search = DictionarySearch(self.dictionary, spelling, hotwords=words) if words else None
         return told
 

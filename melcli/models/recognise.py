@@ -64,7 +64,7 @@ def decode_batch(
         torch.tensor([len(f) for f in features], device=model.device),
         [MOST_TOKENS if processor.reads == "vectors" else token_limit(len(f) / second, processor.tokens_per_second) for f in features],
         strategy,
-        processor.drafts,
+        processor.heard_by_ctc,
         None if processor.dictionary else processor.spell,  # sounds are of words, not of tokens
         hotwords=hotwords,
     )

@@ -243,7 +243,7 @@ class Replier:
             heard: list[list[int]] = []
 
             def drafts_of(logits: Tensor, frames_U: Tensor) -> list[list[int]]:
-                heard.extend(self.processor.drafts(logits, frames_U))
+                heard.extend(self.processor.heard_by_ctc(logits, frames_U))
                 return heard
 
             found = decode(

@@ -6,7 +6,7 @@ Shapes: S samples.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from copy import copy
+from copy import copy, deepcopy
 
 import torch
 from torch import Tensor
@@ -28,11 +28,15 @@ from melcli.models.speech_lm import SpeechLM
 from melcli.models.unified_input import Unified
 from melcli.models.word_times import word_times
 
+ONE_PATH = "--hotwords: a search that follows one hypothesis cannot take a wrong one back; give --beam 4, say, or leave --beam out"
 BY_SOUND = "words of its dictionary, by the sounds that the CTC head hears"
 
 
 class SpeechLMRecogniser:
-    """Our own model, ready to hear. rows: utterances decoded together, None for as many as the token budget allows."""
+    """Our own model, ready to hear. rows: utterances decoded together, None for as many as the token budget allows.
+
+    greedy_asked: whether somebody wants greedy decoding, so that hotwords are no reason for beams.
+    """
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class SpeechLMRecogniser:
         strategy: Strategy | None = None,
         rows: int | None = None,
         hints: Hints = NONE,
+        greedy_asked: bool = False,
     ) -> None:
         self.model = model
         self.processor = processor
@@ -48,7 +53,8 @@ class SpeechLMRecogniser:
         self.rows = rows
         self.hints = hints
         self.fitting = Fitting("pieces of audio")
-        self.hotwords = Hotwords(processor.tokenizer, hints.hotwords) if hints.hotwords else None
+        self.greedy_asked = greedy_asked
+        self.hotwords = Hotwords(processor.tokenizer, hints.hotwords) if hints.hotwords and isinstance(self.strategy, Beam) else None
 
     @classmethod
     def load(
@@ -79,12 +85,21 @@ class SpeechLMRecogniser:
             "batch": f"{rows} utterances, as asked" if rows else f"auto: utterances of like length, up to {batch_budget(strategy)} positions",
             "mel": f"{given}; {f'{model.speech_input.tokens} positions an utterance' if fixed else f'{places:g} positions/s'}",
         }
-        return cls(model, processor, strategy, rows, hints), decisions
+        return cls(model, processor, strategy, rows, hints, greedy_asked=beam == 1), decisions
 
     def hinted(self, hints: Hints) -> SpeechLMRecogniser:
-        """The same model, its weights shared, told something else; hotwords need a beam or a dictionary. Raises UsageError."""
-        strategy = Beam() if hints.hotwords and not isinstance(self.strategy, Beam | ByCtc) else self.strategy
-        return SpeechLMRecogniser(self.model, _told(self.model, self.processor, hints, "the model"), strategy, self.rows, hints)
+        """The same model, its weights shared, told something else; hotwords need a beam or a dictionary. Raises UsageError.
+
+        The tokenizer is a copy: this one may be at work in another thread, and keeps settings of a call in itself.
+        """
+        strategy = self.strategy
+        if hints.hotwords and not isinstance(strategy, Beam | ByCtc):
+            if self.greedy_asked:
+                raise UsageError(ONE_PATH)
+            strategy = Beam()
+        processor = copy(self.processor)
+        processor.tokenizer = deepcopy(self.processor.tokenizer)
+        return SpeechLMRecogniser(self.model, _told(self.model, processor, hints, "the model"), strategy, self.rows, hints, self.greedy_asked)
 
     @property
     def rate(self) -> int:
@@ -156,7 +171,7 @@ def choose_strategy(model: SpeechLM, beam: int | None, ctc_weight: float | None,
     width, why = (beam, "as asked") if beam else (getattr(model.generation_config, "num_beams", None) or 1, "as the model says")
     if hotwords and width == 1:
         if beam:
-            raise UsageError("--hotwords: a search that follows one hypothesis cannot take a wrong one back; give --beam 4, say, or leave --beam out")
+            raise UsageError(ONE_PATH)
         width, why = Beam().width, "because of the hotwords"
     if ctc_weight and model.ctc_head is None:
         raise UsageError("--ctc-weight: this model has no CTC head; leave it out")

@@ -171,8 +171,7 @@ def speech_config(recipe: Recipe, text_config: PretrainedConfig, pad: int, promp
         speech_input=section.speech_input,
         mel=preset(recipe.data.mel).model_dump(),
         ctc_weight=section.ctc_weight,
-        ctc_alphabet=alphabet,
-        ctc_rate=section.ctc_rate,
+        ctc_alphabet=alphabet if section.ctc_weight > 0 or section.spoken_ctc_weight > 0 else None,
         ce_weight=section.ce_weight,
         label_smoothing=section.label_smoothing,
         prompt=prompt,
@@ -187,6 +186,7 @@ def speech_config(recipe: Recipe, text_config: PretrainedConfig, pad: int, promp
             **more,
             "speech_attention": section.speech_attention or more.get("speech_attention", "causal"),
             "ctc_from": section.ctc_from or more.get("ctc_from", "backbone"),
+            "ctc_rate": section.ctc_rate or more.get("ctc_rate", 1),
         },
     )
 
@@ -278,13 +278,20 @@ def _from_speech_lm(
     section = recipe.model
     prompt = _prompt(section, tokenizer, origin.name, theirs.prompt, section.prompt == "chat")
     text_config = theirs.text_config if section.backbone is None else _text_config(section, theirs.vocab_size)
-    heard = theirs.ctc_alphabet if theirs.ctc_weight > 0 and not fresh("ctc_head.weight") else alphabet
-    if theirs.ctc_weight > 0 and not fresh("ctc_head.weight") and section.ctc_from not in (None, theirs.ctc_from):
+    hears = theirs.ctc_weight > 0 and not fresh("ctc_head.weight")
+    says = theirs.spoken_ctc_weight > 0 and not fresh("spoken_ctc_head.weight")
+    classes = theirs.ctc_alphabet if hears or says else alphabet  # of either head
+    if hears and section.ctc_from not in (None, theirs.ctc_from):
         raise ConfigError(
             f"model.ctc_from {section.ctc_from}: the CTC head of model.init {origin.name} learnt to read from its {theirs.ctc_from}; "
             "leave ctc_from out, or model.fresh: [ctc_head]"
         )
-    kept = {name: getattr(theirs, name) for name in ("speech_token_id", "end_token_ids", "speech_attention", "ctc_from", *SPOKEN_FACTS)}
+    if (hears or says) and section.ctc_rate not in (None, theirs.ctc_rate):
+        raise ConfigError(
+            f"model.ctc_rate {section.ctc_rate}: the CTC head of model.init {origin.name} gives {theirs.ctc_rate} frames a position; "
+            "leave ctc_rate out, or model.fresh: [ctc_head]"
+        )
+    kept = {name: getattr(theirs, name) for name in ("speech_token_id", "end_token_ids", "speech_attention", "ctc_from", "ctc_rate", *SPOKEN_FACTS)}
     if theirs.speech_output is not None:
         section = section.model_copy(update={"speak_prompt": section.speak_prompt or theirs.speak_prompt})
     plain = chat.plain_prompt(tokenizer)
@@ -292,7 +299,7 @@ def _from_speech_lm(
     special = [*tokens_of(prompt), *speaking_tokens(section), *prompt_tokens(prompts)]
     added = causal_lm.add_tokens(tokenizer, [token for token in special if token != SPEECH_TOKEN])
     kept |= speaking(section, tokenizer) | {"prompts": prompts}
-    config = speech_config(recipe, text_config, theirs.pad_token_id, prompt, theirs.stop_token_ids, heard, **kept)
+    config = speech_config(recipe, text_config, theirs.pad_token_id, prompt, theirs.stop_token_ids, classes, **kept)
     model = _empty(config)
     wanted = _wanted(model)
     if not all(fresh(name) for name in wanted if name.startswith("speech_input.")) and (gap := config.mel_spec.difference(theirs.mel_spec)):
@@ -311,6 +318,8 @@ def _from_speech_lm(
     if added:
         started.decided["tokens"] = causal_lm.fit_vocabulary(model.llm, tokenizer, added)
         model.config.text_config = model.llm.config
+    if (hears or says) and classes != alphabet and section.ctc_units != "tokens":
+        started.decided["CTC"] = f"its head tells apart what that of {origin.name} does; for {section.ctc_units}, model.fresh: [ctc_head]"
     for name in ("prompt", "speech_attention"):
         if (now := getattr(config, name)) != (then := getattr(theirs, name)):
             started.decided[f"new {name.replace('_', ' ')}"] = f"{now!r} where {origin.name} had {then!r}"

@@ -89,7 +89,8 @@ class Ears:
             found = self.transcriber.hinted(hints)
             with self.changed:
                 if len(self._told) > HINTS_KEPT:
-                    self._told = {Hints(): self.transcriber}
+                    wanted = {Hints(), *(job.hints for job in self._jobs.values())}
+                    self._told = {each: told for each, told in self._told.items() if each in wanted}
                 self._told[hints] = found
         return found
 

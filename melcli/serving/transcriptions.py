@@ -51,7 +51,7 @@ async def transcriptions(visit: Visit) -> Response:
     form_of, streams, granularities = _options(form)
     hints = _hints(form, granularities)
     try:
-        ears.told(hints)
+        await asyncio.to_thread(ears.told, hints)  # a new search through a dictionary takes a while to set up
     except UsageError as error:
         raise _unheard(error) from None
     upload = form.get("file")

@@ -20,7 +20,7 @@ from melcli.data.load import load_utterance
 from melcli.data.replies import reply_features, with_answer
 from melcli.data.silence import Trim, TrimmedFeatures, decibels_each
 from melcli.data.utterance import Utterance
-from melcli.models.generate import Strategy
+from melcli.models.generate import ByCtc, Greedy, Strategy
 from melcli.models.noise import Seeded
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.recognise import by_length, recognise
@@ -33,6 +33,17 @@ from melcli.training.setup import EvaluationSet, with_text
 
 POSITIONS = 4000  # of a batch that is said
 SEED = 1  # of the pre-net's dropout, the same at every evaluation
+
+
+def hearing_trains(model: SpeechLM) -> bool:
+    """Whether anything trains that the CTC head's logits depend on."""
+    asks = ("speech_input.", "ctc_head.") if model.config.ctc_at_input else ("speech_input.", "ctc_head.", "llm.")
+    return any(parameter.requires_grad and name.startswith(asks) for name, parameter in model.named_parameters())
+
+
+def quick_strategy(model: SpeechLM) -> Strategy:
+    """How transcripts are measured in training: by CTC where the model writes so and what it hears with trains, else greedily."""
+    return ByCtc() if model.writes_by_ctc or (model.config.ctc_sounds and hearing_trains(model)) else Greedy()
 
 
 class Evaluation:
@@ -53,7 +64,8 @@ class Evaluation:
         self.order = list(sets)
 
     def __call__(self, model: SpeechLM, strategy: Strategy | None = None) -> dict[str, float]:
-        """What is measured, by set, over the shares of all processes. strategy: how to decode, greedily unless told otherwise."""
+        """What is measured, by set, over the shares of all processes. strategy: how to decode, `quick_strategy` unless told otherwise."""
+        strategy = strategy or quick_strategy(model)
         own = {name: one(model, strategy) for name, one in self.heard.items()}
         own |= {name: one(model) for name, one in (self.said | self.written).items()}
         shares = launch.gather([own])
@@ -84,7 +96,7 @@ class _Heard:
             self.features = [one.features.get(i, None) for i in _own(range(len(one.utterances)))]
         self.references = [self.clean(u.text or "") for u in own]
 
-    def __call__(self, model: SpeechLM, strategy: Strategy | None) -> tuple[list[str], list[str]]:
+    def __call__(self, model: SpeechLM, strategy: Strategy) -> tuple[list[str], list[str]]:
         features = [f.float() if f.is_floating_point() else f for f in self.features]
         hypotheses = recognise(model, self.processor, features, strategy, task=self.task)
         return self.references, [self.clean(self.processor.text(h.tokens)) for h in hypotheses]

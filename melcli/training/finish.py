@@ -15,12 +15,12 @@ from melcli.data.origin import origin
 from melcli.errors import CheckpointError
 from melcli.models import checkpoint, lora
 from melcli.models.card import model_card
-from melcli.models.generate import Greedy
 from melcli.models.hardware import DTYPES
 from melcli.models.speech_lm import SpeechLM
 from melcli.models.speech_lm_recogniser import choose_strategy
 from melcli.recipe import TRAINING, Recipe, digest
 from melcli.training import measures, parallel, verify
+from melcli.training.evaluation import quick_strategy
 from melcli.training.progress import Stopwatch
 from melcli.training.setup import locate
 from melcli.training.trainer import SpeechTrainer
@@ -41,7 +41,7 @@ class TrainResult:
 def finish(run: Run, trainer: SpeechTrainer, smoke: bool = False) -> TrainResult:
     """Choose among the last, the best and the averaged weights by what they measure on the evaluation sets, write the model and read it again.
 
-    Decoding is greedy until then; the measurements that are kept are those of the model's own decoding, which may be beam search.
+    Decoding is quick until then (`quick_strategy`); the measurements that are kept are those of the model's own decoding, which may be beam search.
 
     Called by all processes; the first one writes. Raises CheckpointError there where the adapters of the model have learnt nothing; after a smoke
     run that is only said.
@@ -58,7 +58,7 @@ def finish(run: Run, trainer: SpeechTrainer, smoke: bool = False) -> TrainResult
     chosen = min(results, key=lambda name: measures.overall(results[name]))
     parallel.load_full(model, last | candidates.get(chosen, {}))
     strategy, decoding = choose_strategy(model, None, None)
-    if results[chosen] and not (model.writes_by_ctc or isinstance(strategy, Greedy)):
+    if results[chosen] and strategy != quick_strategy(model):
         console.note(f"measuring the chosen weights once more, as the model decodes: {decoding}")
         results[chosen] = trainer.measurements(strategy)
     result = TrainResult(run.out / "model", chosen, results[chosen])

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel, ValidationError
 
-from melcli import registry
+from melcli import console, registry
 from melcli.audio.augment import Augment, SpecAugment
 from melcli.audio.mel_spec import MelSpec, preset
 from melcli.data import written
@@ -34,7 +34,7 @@ from melcli.models.start import Started, from_nothing, identify, start
 from melcli.recipe import DataSection, ModelSection, Recipe
 from melcli.scoring import normalize
 from melcli.training import measures
-from melcli.training.texts import build_tokenizer, characters, choose_dictionary, choose_lexicon, texts_of
+from melcli.training.texts import build_tokenizer, characters, choose_dictionary, choose_lexicon, texts_of, unwritable
 from melcli.training.unheard import unheard
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -244,16 +244,18 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
     torch.manual_seed(recipe.seed)
     started = from_nothing(recipe, tokenizer, letters) if origin is None else start(origin, recipe, letters, tokenizer)
     model, fresh = started.model, started.coverage.fresh
+    if lost := unwritable(started.tokenizer, corpus):
+        console.warn(lost)
     model.config.spoken_lexicon = sounds is not None
     dictionary = choose_dictionary(recipe, origin, corpus) if model.config.ctc_sounds else None
     if dictionary is None and (section.dictionary is not None or section.ctc_units == "sounds"):
         wrong = "model.dictionary is of the words that sounds make" if section.dictionary is not None else "model.ctc_units sounds"
         raise ConfigError(f"{wrong}, and the CTC head hears none: it takes ctc_units: sounds, a ctc_weight and, over another head, fresh: [ctc_head]")
     if dictionary is not None:
-        words = {word for text in corpus for word in words_of(text)}
+        words = {word for text in dict.fromkeys(corpus) for word in words_of(text)}
         lacking = len(words - dictionary.pronunciations.keys())
-        started.decided["dictionary"] = f"{len(dictionary.words):,} words" + (
-            f"; {lacking:,} of the training text's are not among them" * bool(lacking)
+        started.decided["dictionary"] = f"{len(dictionary.words):,} words, those of the training text among them" + (
+            f" but for {lacking:,} that nobody can pronounce" * bool(lacking)
         )
     model.generation_config.num_beams = section.beam
     if all(f"speech_input.{name}" in fresh for name in model.speech_input.state_dict()):

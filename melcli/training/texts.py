@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from melcli import console
 from melcli.data import sentences
 from melcli.data.lexicon import Lexicon, named
 from melcli.data.sounds import cmudict, words_of
@@ -60,6 +61,25 @@ def build_tokenizer(recipe: Recipe, texts: Sequence[str]) -> Any:
     return tokenizer
 
 
+def unwritable(tokenizer: Any, texts: Sequence[str]) -> str | None:
+    """What of the training text the tokenizer cannot write, in words; None where it can write all of it."""
+    unknown = tokenizer.unk_token_id
+    counts = Counter(character for text in dict.fromkeys(texts) for character in text)
+    characters = sorted(counts)
+    if unknown is None or not characters:
+        return None
+    found = tokenizer(characters, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    lost = [character for character, ids in zip(characters, found, strict=True) if unknown in ids]
+    if not lost:
+        return None
+    hit = sum(any(character in text for character in lost) for text in texts)
+    shown = " ".join(sorted(lost, key=lambda character: -counts[character])[:12]) + (" ..." if len(lost) > 12 else "")
+    return (
+        f"{hit:,} of {len(texts):,} texts hold characters that the tokenizer cannot write ({shown}): they are learnt as {tokenizer.unk_token}; "
+        "write them otherwise, figures as words, say, or have a tokenizer made of this text: model.tokenizer.renew=true"
+    )
+
+
 def choose_lexicon(section: ModelSection, origin: Origin | None, tasks: Sequence[str]) -> Lexicon | None:
     """The pronunciation dictionary that the recipe names, or that of the model begun from. Raises ConfigError."""
     if section.lexicon is not None:
@@ -71,8 +91,21 @@ def choose_lexicon(section: ModelSection, origin: Origin | None, tasks: Sequence
     return checkpoint.read_lexicon(origin.folder, checkpoint.load_config(origin.folder))
 
 
+def _with_new_words(dictionary: Dictionary, texts: Sequence[str]) -> Dictionary:
+    """A dictionary and the words of the training text that it lacks, as the CMU dictionary says they sound, or else as its own words suggest."""
+    new = {word for text in dict.fromkeys(texts) for word in words_of(text)} - dictionary.pronunciations.keys()
+    if not new:
+        return dictionary
+    try:
+        spoken = cmudict()
+    except ConfigError:
+        console.note(f"how {len(new):,} new words sound is guessed; pip install 'melcli[lexicon]' knows most")
+        spoken = dictionary.sounds
+    return dictionary.with_words(new, spoken)
+
+
 def choose_dictionary(recipe: Recipe, origin: Origin | None, texts: Sequence[str]) -> Dictionary:
-    """The dictionary that the recipe describes, with the words of the training text, or that of the model begun from. Raises ConfigError.
+    """The dictionary that the recipe describes, or that of the model begun from, with the words of the training text. Raises ConfigError.
 
     Sentences that give test texts of the corpora under data.root away are left out of what is learnt from collections.
     """
@@ -80,7 +113,7 @@ def choose_dictionary(recipe: Recipe, origin: Origin | None, texts: Sequence[str
     if section is None and origin is not None and origin.kind == "speech_lm":
         config = checkpoint.load_config(origin.folder)
         if config.ctc_sounds:
-            return checkpoint.read_dictionary(origin.folder, config)
+            return _with_new_words(checkpoint.read_dictionary(origin.folder, config), texts)
     section = section or DictionarySection()
     root = Path(recipe.data.root) if recipe.data.root else Path()
     own = [words for words in map(words_of, dict.fromkeys(texts)) if words]

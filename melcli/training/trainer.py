@@ -161,7 +161,7 @@ class SpeechTrainer(Trainer):
         return sums / self.world
 
     def measurements(self, strategy: Strategy | None = None) -> dict[str, float]:
-        """What evaluation finds by evaluation set, of the weights as they are; greedily unless told otherwise, each process its share."""
+        """What evaluation finds by evaluation set, of the weights as they are, each process its share; see `Evaluation`."""
         model = self.speech_lm
         model.eval()
         with parallel.whole(model), self.accelerator.autocast(), torch.compiler.set_stance("force_eager"):

@@ -56,6 +56,9 @@ def choose(model: SpeechLM, tune: TuneSection) -> list[Group]:
         group.trains += parameter.numel() * parameter.requires_grad
     freeze.check_used(())
     keep.check_used(())
+    if tune.llm == "lora" and not any(parameter.requires_grad for name, parameter in named(model) if is_lora(name)):
+        why = "ce_weight 0 learns by CTC at the speech input, which asks nothing of the language model" if model.hears_by_itself else "all are frozen"
+        raise ConfigError(f"tune.llm lora: no adapter would train ({why}); leave it out")
     if not any(group.trains for group in groups.values()):
         raise ConfigError(f"tune: nothing is left to train; it has llm: {tune.llm} and freeze: {', '.join(tune.freeze) or 'nothing'}")
     return list(groups.values())

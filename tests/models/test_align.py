@@ -45,6 +45,12 @@ def test_text_that_does_not_fit() -> None:
     assert align([], []) == []
 
 
+def test_nothing_to_align() -> None:
+    log_probs_TC = torch.zeros(7, 4).log_softmax(-1)
+    assert align([log_probs_TC], [[]]) == [[]]
+    assert align([log_probs_TC, log_probs_TC[:1]], [[], []]) == [[], []]
+
+
 @pytest.fixture(scope="module")
 def found():
     transcriber = Transcriber.load("tiny-en", device="cpu", hints=Hints(word_times=True))

@@ -81,7 +81,7 @@ def test_drafts_are_tokens_of_what_the_ctc_head_spells():
     processor.ctc_alphabet = " abcdefghijklmnopqrstuvwxyz'"
     spelt = [processor.ctc_alphabet.index(c) for c in "  one two "]
     logits = torch.nn.functional.one_hot(torch.tensor(spelt), 29).float()
-    assert processor.drafts(logits, torch.tensor([len(spelt)])) == [processor.tokenizer("one two", add_special_tokens=False)["input_ids"]]
+    assert processor.heard_by_ctc(logits, torch.tensor([len(spelt)])) == [processor.tokenizer("one two", add_special_tokens=False)["input_ids"]]
 
 
 def test_tokens_are_spelt_as_they_read():

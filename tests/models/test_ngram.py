@@ -130,3 +130,28 @@ def test_hardly_any_text_is_enough() -> None:
     for lines in ([], [[0]], [[0, 1], [1, 0]]):
         model = estimate(lines, 2)
         assert np.isfinite(model.log_prob(np.array([model.start, 0, 1]), np.array([0, 1, model.end]))).all()
+
+
+def test_little_text_gives_probabilities_too() -> None:
+    """Of few words how often each count comes says nothing of discounts."""
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        lines = [rng.integers(10, size=rng.integers(1, 4)).tolist() for _ in range(200)]
+        model = estimate(lines, 10, least=1)
+        for state in (*range(10), model.start, *range(13, 13 + len(model.pair_keys_S))):
+            found = all_of(model, state)
+            assert np.isfinite(found).all() and found.sum() == pytest.approx(1, abs=1e-3), (seed, state)
+
+
+def test_more_words_share_what_the_unknown_ones_had(model: Ngram) -> None:
+    wide = Ngram.read(model.widened(3).arrays())
+    assert wide.size == WORDS + 3
+    after = np.arange(WORDS)
+    pairs = model.pair_keys_S // (WORDS + 3), model.pair_last_S
+    for state, wide_state in [(word, word) for word in range(WORDS)] + [(WORDS + 3 + i, WORDS + 6 + i) for i in range(len(pairs[0]))]:
+        old = model.log_prob(np.full(WORDS, state), after)
+        assert wide.log_prob(np.full(WORDS, wide_state), after) == pytest.approx(old, abs=5e-3)  # kept in sixteen bits
+        assert 0.99 < all_of(wide, wide_state).sum() < 1.05
+    new = np.exp(wide.log_prob(np.full(3, 0), np.arange(WORDS, WORDS + 3)))
+    assert (new > 0).all() and np.ptp(new) == 0
+    assert (wide.after(np.arange(WORDS), np.full(WORDS, WORDS)) == WORDS).all()  # a word in no sequence is a state by itself

@@ -99,7 +99,7 @@ def test_a_batch_is_as_one_by_one_greedy_beam_and_drafted(backbone, features):
     with skipping(model, [0, 1]):
         batch = run(model, processor, features, LIMITS)
         assert [h.tokens for h in batch] == [run(model, processor, [f], [n])[0].tokens for f, n in zip(features, LIMITS, strict=True)]
-        drafted = run(model, processor, features, LIMITS, drafter=processor.drafts)
+        drafted = run(model, processor, features, LIMITS, drafter=processor.heard_by_ctc)
         whole = [(d.tokens, h.tokens) for d, h in zip(drafted, batch, strict=True) if "repetition" not in (d.finish_reason, h.finish_reason)]
         assert len(whole) > 1 and all(d == h for d, h in whole)
         beams = run(model, processor, features, LIMITS, Beam(3), speller=processor.spell)
