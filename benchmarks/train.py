@@ -1,6 +1,6 @@
 """What packing is worth: real tokens a second of training, packed rows beside a padded batch in random order, same model, same utterances.
 
-    python benchmarks/train.py --root ../shared/data [--recipe tiny-en] [--json FILE]
+    python benchmarks/train.py --root ../shared/data [--recipe tiny-en] [--init tiny-en] [--json FILE]
 
 Both sides do the whole step (forward, backward, clipping, AdamW) on features computed beforehand and hold at most as many positions a batch as
 the recipe says. They take turns, batch for batch, and each is timed over all its batches. Real tokens are positions that are not padding.
@@ -55,10 +55,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path("../shared/data"), help="where corpora are")
     parser.add_argument("--recipe", default="tiny-en", help="whose model and budgets to take")
+    parser.add_argument("--init", default="tiny-en", help="the model it begins from")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     sources = ", ".join(f'{{source: "{source}"}}' for source in SOURCES)
-    recipe = recipes.load(options.recipe, [f"data.root={options.root}", f"data.train=[{sources}]", "data.spec_augment=null", "data.max_seconds=30"])
+    settings = [f"data.root={options.root}", f"data.train=[{sources}]", f"model.init={options.init}", "data.spec_augment=null", "data.max_seconds=30"]
+    recipe = recipes.load(options.recipe, settings)
     run = Run(recipe, Path("unused"))
     run.model.to(run.device).train()
     features = run.data.features

@@ -4,6 +4,7 @@
 
 Times cover features, generation and detokenising, not decoding of the files nor loading of the model. `generate` runs one utterance at a time and in
 batches of several sizes, in the order of the set and sorted by length, in float32 and bfloat16, all greedy with the same limits; the best counts.
+Of tiny-en that is its language model, which `--beam` asks for.
 Contenders take turns; each is given its best of --repeats rounds. Tokens are compared in float32, where the order of sums matters least.
 """
 
@@ -30,7 +31,7 @@ Tokens = list[list[int]]
 
 
 def ours(model: SpeechLM, processor: SpeechLMProcessor, waves: list[Tensor]) -> Tokens:
-    """The way `melcli transcribe` goes."""
+    """The way `melcli transcribe --beam 1` goes."""
     tokens = [hypothesis.tokens for hypothesis in recognise(model, processor, processor.features(waves))]
     for ids in tokens:
         processor.text(ids)

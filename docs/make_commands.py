@@ -21,8 +21,8 @@ HEAD = """\
 
 Made from the app by `python docs/make_commands.py`; `melcli COMMAND --help` says the same. Results go to stdout, everything else to stderr.
 The exit code is 0 when all was done, 1 when some inputs failed (the rest is done, and a list says which), 2 for a mistake in the command or in a
-configuration,
-and 130 when it was interrupted. `melcli --version` prints versions; `melcli --install-completion` lets Tab complete commands, options and names.
+configuration, 130 and 143 when it was interrupted, by Ctrl-C and by SIGTERM. `melcli --version` prints versions;
+`melcli --install-completion` lets Tab complete commands, options and names.
 """
 COMMON = ("device", "dtype", "offline", "quiet", "verbose")
 """Options that most commands share, in a table of their own."""

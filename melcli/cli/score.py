@@ -97,7 +97,7 @@ def score(
     melcli score --set openasr --root mirror/ --csv row.csv
     melcli score --hyp results/ -f json
     melcli score --compare old.jsonl new.jsonl --report report/
-    melcli score --manifest dev.jsonl --skip-layers all --report report/
+    melcli score --manifest dev.jsonl --skip-layers all --beam 1 --report report/
     melcli score --task tts --manifest texts.jsonl --spoken speech/
     melcli score --set llama-questions --model runs/spectron-qa
     """

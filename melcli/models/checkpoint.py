@@ -32,6 +32,7 @@ from melcli.untrusted import parse_json
 WEIGHTS = "model.safetensors"
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 HUB_COPIES = ["*fp32*", "*fp16*", "*consolidated*"]  # the same weights once more, in another number format
+RUNS = "runs/"  # where `melcli train` puts what it was given no -o for
 UNSAFE = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
 
 
@@ -49,6 +50,8 @@ def resolve(name: str, *, offline: bool = False, flag: str = "--model") -> Path:
     if name in registry.names("model"):
         return Path(registry.get("model", name).load())
     if hub.is_repository(name):
+        if name.startswith(RUNS):
+            raise CheckpointError(f"{flag} {name}: no such folder; a training that ends there makes it")
         return hub.snapshot(name, HUB_FILES, HUB_COPIES, offline=offline, flag=flag)
     known = registry.names("model")
     raise CheckpointError(f"{flag} {name}: no such folder or registered model; valid names: {', '.join(known)}.{nearest(name, known)}")

@@ -247,14 +247,15 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
     if lost := unwritable(started.tokenizer, corpus):
         console.warn(lost)
     model.config.spoken_lexicon = sounds is not None
-    dictionary = choose_dictionary(recipe, origin, corpus) if model.config.ctc_sounds else None
+    spoken = [u.text or "" for u, task in zip(data.features.utterances, data.tasks, strict=True) if task != "text"]
+    dictionary = choose_dictionary(recipe, origin, corpus, spoken) if model.config.ctc_sounds else None
     if dictionary is None and (section.dictionary is not None or section.ctc_units == "sounds"):
         wrong = "model.dictionary is of the words that sounds make" if section.dictionary is not None else "model.ctc_units sounds"
         raise ConfigError(f"{wrong}, and the CTC head hears none: it takes ctc_units: sounds, a ctc_weight and, over another head, fresh: [ctc_head]")
     if dictionary is not None:
-        words = {word for text in dict.fromkeys(corpus) for word in words_of(text)}
+        words = {word for text in dict.fromkeys(spoken) for word in words_of(text)}
         lacking = len(words - dictionary.pronunciations.keys())
-        started.decided["dictionary"] = f"{len(dictionary.words):,} words, those of the training text among them" + (
+        started.decided["dictionary"] = f"{len(dictionary.words):,} words, those of the recordings among them" + (
             f" but for {lacking:,} that nobody can pronounce" * bool(lacking)
         )
     model.generation_config.num_beams = section.beam

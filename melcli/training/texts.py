@@ -92,7 +92,7 @@ def choose_lexicon(section: ModelSection, origin: Origin | None, tasks: Sequence
 
 
 def _with_new_words(dictionary: Dictionary, texts: Sequence[str]) -> Dictionary:
-    """A dictionary and the words of the training text that it lacks, as the CMU dictionary says they sound, or else as its own words suggest."""
+    """A dictionary and the words of the recordings that it lacks, as the CMU dictionary says they sound, or else as its own words suggest."""
     new = {word for text in dict.fromkeys(texts) for word in words_of(text)} - dictionary.pronunciations.keys()
     if not new:
         return dictionary
@@ -104,16 +104,16 @@ def _with_new_words(dictionary: Dictionary, texts: Sequence[str]) -> Dictionary:
     return dictionary.with_words(new, spoken)
 
 
-def choose_dictionary(recipe: Recipe, origin: Origin | None, texts: Sequence[str]) -> Dictionary:
-    """The dictionary that the recipe describes, or that of the model begun from, with the words of the training text. Raises ConfigError.
+def choose_dictionary(recipe: Recipe, origin: Origin | None, texts: Sequence[str], spoken: Sequence[str]) -> Dictionary:
+    """The dictionary that the recipe describes, with all words of the training text, or that of the model begun from, with those that are `spoken`.
 
-    Sentences that give test texts of the corpora under data.root away are left out of what is learnt from collections.
+    Sentences that give test texts of the corpora under data.root away are left out of what is learnt from collections. Raises ConfigError.
     """
     section = recipe.model.dictionary
     if section is None and origin is not None and origin.kind == "speech_lm":
         config = checkpoint.load_config(origin.folder)
         if config.ctc_sounds:
-            return _with_new_words(checkpoint.read_dictionary(origin.folder, config), texts)
+            return _with_new_words(checkpoint.read_dictionary(origin.folder, config), spoken)
     section = section or DictionarySection()
     root = Path(recipe.data.root) if recipe.data.root else Path()
     own = [words for words in map(words_of, dict.fromkeys(texts)) if words]

@@ -28,7 +28,7 @@ noise source. Made by melcli {__version__} with the `recipe.yaml` beside this fi
 | --- | --- |
 | parameters | {record["parameters"]:,} |
 | mel | `{recipe.vocoder.mel}`: {spec.rate} Hz, {spec.n_mels} bins, {spec.frame_rate:g} frames a second |
-| training | {record["steps"]:,} steps, {record["audio_hours"]:g} h of audio |
+| training | {record["steps"]:,} steps, {record["audio_hours"]:g} h of pieces drawn from the recordings |
 
 ## Trained on
 
