@@ -291,6 +291,10 @@ def _from_speech_lm(
             f"model.ctc_rate {section.ctc_rate}: the CTC head of model.init {origin.name} gives {theirs.ctc_rate} frames a position; "
             "leave ctc_rate out, or model.fresh: [ctc_head]"
         )
+    if says and section.tokenizer.renew and theirs.ctc_alphabet not in (None, alphabet):
+        raise ConfigError(
+            f"model.tokenizer.renew: the spoken_ctc_head of model.init {origin.name} tells other characters apart; model.fresh: [spoken_ctc_head]"
+        )
     kept = {name: getattr(theirs, name) for name in ("speech_token_id", "end_token_ids", "speech_attention", "ctc_from", "ctc_rate", *SPOKEN_FACTS)}
     if theirs.speech_output is not None:
         section = section.model_copy(update={"speak_prompt": section.speak_prompt or theirs.speak_prompt})

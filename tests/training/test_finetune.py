@@ -181,7 +181,9 @@ def test_a_resumed_finetuning_is_an_uninterrupted_one(recipe_file, tmp_path):
 
 
 def test_adapters_that_learnt_nothing_are_no_result(recipe_file, tmp_path, capsys):
-    recipe = recipes.load(str(recipe_file), ["train.steps=2", "tune.freeze=[lora_]"])
+    with pytest.raises(ConfigError, match=r"tune\.llm lora: no adapter would train \(all are frozen\)"):
+        train(recipes.load(str(recipe_file), ["train.steps=2", "tune.freeze=[lora_]"]), tmp_path / "run")
+    recipe = recipes.load(str(recipe_file), ["train.steps=1", "train.warmup=10"])  # a first step of no length
     with pytest.raises(CheckpointError, match="the adapters are zero after training"):
         train(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()

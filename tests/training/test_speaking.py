@@ -158,7 +158,7 @@ def test_a_voice_of_letters_goes_on_with_sounds(recipe_file, tmp_path):
     train(recipes.load(str(recipe_file), alone), tmp_path / "letters")
     (tmp_path / "sounds.txt").write_text("low\tləʊʊ\nmid\tmɪd\n", encoding="utf-8")
     settings = [f"model.init={tmp_path / 'letters'}", f"model.lexicon={{from: {tmp_path / 'sounds.txt'}}}", *alone[:-1]]
-    with pytest.raises(CheckpointError, match=r"spoken_ctc_head.* of another shape"):
+    with pytest.raises(ConfigError, match=r"the spoken_ctc_head of model.init .* tells other characters apart"):
         Run(recipes.load(str(recipe_file), [*settings, "model.tokenizer={units: characters, renew: true}"]), tmp_path / "no")
     settings += ["model.tokenizer={units: characters, renew: true}", "model.fresh=[spoken_ctc_head]"]
     run = Run(recipes.load(str(recipe_file), settings), tmp_path / "sounds")
@@ -175,6 +175,19 @@ def test_a_voice_of_letters_goes_on_with_sounds(recipe_file, tmp_path):
         assert all(torch.equal(one[key], two[key]) for key in two)
     with pytest.raises(ConfigError, match=r"model.tokenizer.renew: .* is no model of melcli"):
         start(Origin("x", tmp_path, "causal-lm"), run.recipe, None, run.tokenizer)
+
+
+def test_other_texts_leave_a_voice_its_classes(recipe_file, tmp_path):
+    """Its CTC head stays what it is, whatever characters the new texts hold."""
+    alone = ["model.speech_input={kind: none}", "model.ctc_weight=0", "train.steps=2", "data.eval=[]"]
+    alone += ["model.ctc_units=characters", "model.spoken_ctc_weight=0.3"]
+    train(recipes.load(str(recipe_file), [*alone, "data.train=[{source: tones.jsonl, task: tts}]"]), tmp_path / "voice")
+    rows = (recipe_file.parent / "tones.jsonl").read_text()
+    (recipe_file.parent / "other.jsonl").write_text(rows.replace("mid", "low"))
+    other = Run(
+        recipes.load(str(recipe_file), [*alone, "data.train=[{source: other.jsonl, task: tts}]", f"model.init={tmp_path / 'voice'}"]), tmp_path
+    )
+    assert other.model.config.ctc_alphabet == checkpoint.load(str(tmp_path / "voice"))[0].config.ctc_alphabet == " dghilmow"
 
 
 def test_what_is_new_of_a_speech_output_is_measured_and_nothing_else(recipe_file, tmp_path):
