@@ -30,7 +30,7 @@ from melcli.cli.options import recogniser as recogniser_of
 from melcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from melcli.score_skip import Relevance
+    from melcli.score.skip import Relevance
 
 WARM_UP_BATCHES = 2  # before the clock runs, as the leaderboard does
 
@@ -114,7 +114,7 @@ def score(
     from melcli import launch, ray_pool
     from melcli.score import COLUMNS
     from melcli.score import score as run
-    from melcli.score_explain import check_folder, explain, runs_of
+    from melcli.score.explain import check_folder, explain, runs_of
 
     if report is not None:
         check_folder(report)
@@ -163,7 +163,7 @@ def score(
         common = {"sets": sets or [], "manifests": manifest or [], "protocol": protocol, "root": root, "limit": limit, "output": out}
         common |= {"overwrite": overwrite, "offline": offline, "load": load, "heard": lambda name: bar.advance(1, name)}
         if skip_layers is not None:
-            from melcli.score_skip import score_skipping
+            from melcli.score.skip import score_skipping
 
             found = score_skipping(skip_layers, (model or ["tiny-en"])[0], **common)
         else:
@@ -199,7 +199,7 @@ def _skipped(found: Relevance, format: str, report: Path | None) -> None:
     else:
         console.table(*found.table(), stdout=True)
     if report is not None:
-        from melcli.score_skip import write_report
+        from melcli.score.skip import write_report
 
         write_report(found, report)
     reports = [found.whole, *found.skipped.values()]
@@ -210,7 +210,7 @@ def _skipped(found: Relevance, format: str, report: Path | None) -> None:
 def _compare(files: tuple[Path, Path], protocol: str | None, format: str, report: Path | None, worst: int) -> None:
     """`score --compare A B`."""
     from melcli.score import choose_protocol
-    from melcli.score_explain import COMPARED, compare_files, explain
+    from melcli.score.explain import COMPARED, compare_files, explain
     from melcli.scoring.results import parse_name
     from melcli.scoring.sets import of_label
 

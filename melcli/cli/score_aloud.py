@@ -140,7 +140,7 @@ def show(
 ) -> None:
     """Print what was scored, and write it where that is asked for. name: of the JSON file in --report. objects: those of `-f json`."""
     from melcli.files import write_text
-    from melcli.score_explain import explain, runs_of
+    from melcli.score.explain import explain, runs_of
 
     if asked.format == "json":
         print(json.dumps(objects if len(objects) > 1 else objects[0]))

@@ -14,7 +14,7 @@ from melcli.cli.score_aloud import RECOGNISER, show
 from melcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from melcli.score_replies import Scored
+    from melcli.score.replies import Scored
     from melcli.transcribe import Transcriber
 
 Voice = Annotated[
@@ -64,7 +64,7 @@ class Asked(score_aloud.Asked):
 def run(asked: Asked, load: Callable[[str], Transcriber]) -> tuple[list[tuple[str, str]], int]:
     """Score, print, and return (failures, how many were to be scored). load: a recogniser, by name."""
     from melcli import launch
-    from melcli.score_replies import from_files
+    from melcli.score.replies import from_files
 
     protocol, why = asked.rules(f"--task {asked.task}")
     nats = None
@@ -95,9 +95,9 @@ def run(asked: Asked, load: Callable[[str], Transcriber]) -> tuple[list[tuple[st
 
 def _score_answers(asked: Asked, load: Callable[[str], Transcriber], protocol: Any, why: str, bar: console.Progress) -> list[Scored]:
     from melcli.reply import Responder
-    from melcli.score_answers import check_recordings, interview, open_writer, read_sets
-    from melcli.score_replies import score_replies
-    from melcli.score_tts_voices import Spoken, open_voice
+    from melcli.score.answers import check_recordings, interview, open_writer, read_sets
+    from melcli.score.replies import score_replies
+    from melcli.score.voices import Spoken, open_voice
 
     if sum(map(bool, (asked.voice, asked.spoken, asked.written == "alone"))) > 1 or len(asked.spoken) > 1:
         raise UsageError("--voice, --spoken and --written alone: give one of them, once; each says who asks.")
@@ -141,9 +141,9 @@ def _score_answers(asked: Asked, load: Callable[[str], Transcriber], protocol: A
 
 def _score_continuations(asked: Asked, load: Callable[[str], Transcriber], protocol: Any, why: str, bar: console.Progress) -> list[Scored]:
     from melcli.reply import Responder
-    from melcli.score_continue import RecordedOn, interview, read_sets
-    from melcli.score_replies import score_replies
-    from melcli.score_tts_voices import RECORDINGS
+    from melcli.score.continuation import RecordedOn, interview, read_sets
+    from melcli.score.replies import score_replies
+    from melcli.score.voices import RECORDINGS
 
     material = read_sets(asked.sources, **asked.where, limit=asked.limit)
     for one in material:
@@ -179,8 +179,8 @@ def _settings(asked: Asked, model: str, decisions: dict[str, str], listener: Tra
     """All that the rows of a model depend on."""
     from melcli.models.checkpoint import resolve
     from melcli.score import model_digest
-    from melcli.score_tts import ears_settings
-    from melcli.score_tts_voices import RECORDINGS
+    from melcli.score.tts import ears_settings
+    from melcli.score.voices import RECORDINGS
 
     found = {"model": model, "task": asked.task} | {key: value.partition(": ")[0] for key, value in decisions.items() if key in ("device", "dtype")}
     found |= {key: decisions[key] for key in ("questions", "prompt") if key in decisions}

@@ -15,7 +15,7 @@ from melcli.cli.score_aloud import PROTOCOL, RECOGNISER, show
 from melcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from melcli.score_tts import TextSet
+    from melcli.score.tts import TextSet
     from melcli.scoring.tally import Report
     from melcli.transcribe import Transcriber
 
@@ -75,8 +75,8 @@ def _show(reports: Sequence[Report], asked: Asked) -> None:
 def _score(asked: Asked, load: Callable[[str], Transcriber]) -> list[Report]:
     """Open everything before anything is spoken, say what was decided, and score."""
     from melcli import launch
-    from melcli.score_tts import Ears, ears_settings, listening, open_texts, own_texts, read_sets, score_tts
-    from melcli.score_tts_voices import Spoken, open_voice
+    from melcli.score.tts import Ears, ears_settings, listening, open_texts, own_texts, read_sets, score_tts
+    from melcli.score.voices import Spoken, open_voice
 
     if not asked.models and not asked.spoken:
         raise UsageError("--task tts needs --model VOICE or --spoken SOURCE.")

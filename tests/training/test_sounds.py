@@ -23,7 +23,7 @@ from melcli.models import checkpoint
 from melcli.models.dictionary import LIKELY, WORDS
 from melcli.models.hints import Hints
 from melcli.models.processor import SpeechLMProcessor
-from melcli.score_skip import score_skipping
+from melcli.score.skip import score_skipping
 from melcli.train import Run, train
 from melcli.transcribe import Transcriber
 from tests.training.test_muon import RECIPE

@@ -19,9 +19,9 @@ from melcli.data.utterance import Utterance
 from melcli.errors import AudioError, ManifestError, UsageError
 from melcli.inputs import AudioInput
 from melcli.reply import Replied, Responder
-from melcli.score_replies import Interview, Judge, Material, Replies
-from melcli.score_run import named
-from melcli.score_tts_voices import Voice
+from melcli.score.replies import Interview, Judge, Material, Replies
+from melcli.score.run import named
+from melcli.score.voices import Voice
 from melcli.scoring.answers import accepted
 from melcli.scoring.sets import ScoreSet, open_sets
 from melcli.scoring.tts.prompts import Wanted

@@ -25,8 +25,8 @@ from melcli.data.words_heard import words_by_time
 from melcli.errors import AudioError, ManifestError, UsageError
 from melcli.inputs import AudioInput
 from melcli.score import model_digest
-from melcli.score_run import result_folder, transcribe_set
-from melcli.score_tts_voices import Made, Spoken, Voice
+from melcli.score.run import result_folder, transcribe_set
+from melcli.score.voices import Made, Spoken, Voice
 from melcli.scoring import results
 from melcli.scoring.protocol import Protocol
 from melcli.scoring.sets import open_sets

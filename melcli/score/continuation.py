@@ -23,8 +23,8 @@ from melcli.data.utterance import Utterance
 from melcli.errors import AudioError, ManifestError
 from melcli.inputs import AudioInput
 from melcli.reply import Replied
-from melcli.score_replies import Interview, Material
-from melcli.score_run import named
+from melcli.score.replies import Interview, Material
+from melcli.score.run import named
 from melcli.scoring.sets import open_sets
 from melcli.transcripts import Transcript
 

@@ -17,7 +17,7 @@ from melcli import console, launch
 from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError, UsageError
 from melcli.files import write_text
-from melcli.score_run import named, result_folder, transcribe_set
+from melcli.score.run import named, result_folder, transcribe_set
 from melcli.scoring import protocol as protocols
 from melcli.scoring import results
 from melcli.scoring.chunks import join_chunks

@@ -21,7 +21,7 @@ from melcli.data.utterance import Utterance
 from melcli.errors import ManifestError, UsageError
 from melcli.inputs import AudioInput
 from melcli.reply import Replied
-from melcli.score_run import result_folder, transcribe_set
+from melcli.score.run import result_folder, transcribe_set
 from melcli.scoring import results
 from melcli.scoring.protocol import Protocol as Counting
 from melcli.scoring.results import ResultRow

@@ -17,7 +17,7 @@ from melcli.models.generate import ByCtc
 from melcli.models.skip_layers import blocks_of, parse_layers, skipping
 from melcli.models.speech_lm_recogniser import SpeechLMRecogniser
 from melcli.score import DEFAULT_FOLDER, Report, score
-from melcli.score_run import result_folder
+from melcli.score.run import result_folder
 from melcli.scoring.tally import cell
 from melcli.transcribe import Transcriber
 from melcli.transcripts import Transcript
