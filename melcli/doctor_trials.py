@@ -131,7 +131,7 @@ def _torchaudio() -> tuple[bool, str]:
 def _hears(spoken: tuple[Path, str] | None = None) -> tuple[bool, str]:
     """The model in the box hears a recording, with the VAD, as `melcli transcribe` does: the one in the package, or (path, text)."""
     from melcli import registry
-    from melcli.synthesize_check import listen
+    from melcli.synthesizing.check import listen
     from melcli.transcribe import Transcriber
 
     clip = registry.PACKAGE / "assets" / "clips" / "digits-slt.wav"

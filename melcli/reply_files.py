@@ -18,7 +18,7 @@ from melcli.errors import UsageError
 from melcli.files import alone
 from melcli.inputs import AudioInput, Inputs
 from melcli.journal import Journal
-from melcli.synthesize_rows import MANIFEST, protect
+from melcli.synthesizing.rows import MANIFEST, protect
 from melcli.transcripts import distinct_stems
 from melcli.untrusted import check_names
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from melcli import recipe as recipes
-from melcli import sweep, sweep_run, sweep_table
+from melcli import sweep
 from melcli.errors import ConfigError, UsageError
 from melcli.recipe import TRAINING, digest
+from melcli.sweeping import run as sweep_run
+from melcli.sweeping import table as sweep_table
 from melcli.train import train
 from tests.training.tones import make_tones
 

@@ -175,7 +175,7 @@ def _stream(responder: Responder, outputs: Outputs, asked: Asked, printer: Print
     printer.end(path)
     one = responder.last
     if asked.plot is not None:
-        from melcli.synthesize_plot import plot_continued
+        from melcli.synthesizing.plot import plot_continued
 
         title = f"{item.name}   heard: {one.heard[:60]}   says: {one.said[:60]}"
         plot_continued(asked.plot, responder.prompted(item), torch.cat(kept), responder.rate, responder.replier.spec, title)
@@ -184,8 +184,8 @@ def _stream(responder: Responder, outputs: Outputs, asked: Asked, printer: Print
 
 def _check_plot(path: Path, inputs: Inputs) -> None:
     """Raises UsageError where the picture could not be drawn in the end."""
-    from melcli.synthesize_plot import check_plot
-    from melcli.synthesize_rows import protect
+    from melcli.synthesizing.plot import check_plot
+    from melcli.synthesizing.rows import protect
 
     check_plot(path)
     if inputs.total != 1:

@@ -23,7 +23,7 @@ from melcli.files import alone
 
 if TYPE_CHECKING:
     from melcli.synthesize import Chunk, Delivered, Request, Synthesizer
-    from melcli.synthesize_rows import Row
+    from melcli.synthesizing.rows import Row
 
 ROWS = (".jsonl", ".jsonl.gz")
 MODEL = "tiny-voice"
@@ -100,7 +100,7 @@ def synthesize(
     batch = text_file is not None and text_file.name.endswith(ROWS)
     if batch:
         from melcli.journal import Journal
-        from melcli.synthesize_rows import MANIFEST, read_rows, write_manifest
+        from melcli.synthesizing.rows import MANIFEST, read_rows, write_manifest
 
         rows = read_rows(text_file, out)
         todo = [row for row in rows if not (skip_existing and row.path.is_file())]
@@ -147,7 +147,7 @@ def _check_options(
     if voice is not None and not voice.is_file():
         raise UsageError(f"--voice {voice}: {'is a folder' if voice.is_dir() else 'no such file'}.")
     if plot is not None:
-        from melcli.synthesize_plot import check_plot
+        from melcli.synthesizing.plot import check_plot
 
         check_plot(plot)
     inputs = [path for path in (text_file, voice) if path is not None]
@@ -168,7 +168,7 @@ def _check_options(
         if out.is_dir():
             raise UsageError(f"-o {out}: is a folder, and one text makes one file: {out / 'speech.wav'}, say.")
         from melcli.audio.writer import check_suffix
-        from melcli.synthesize_rows import protect
+        from melcli.synthesizing.rows import protect
 
         check_suffix(out)
         protect([out, *([plot] if plot else [])], inputs)
@@ -210,7 +210,7 @@ def _speak_text(
     """One text into a file or a pipe. Returns (file, text) and the seconds of audio."""
     from melcli.audio.writer import WavPipe, file_writer
     from melcli.synthesize import Request, deliver
-    from melcli.synthesize_plot import SECONDS, plot_spoken
+    from melcli.synthesizing.plot import SECONDS, plot_spoken
 
     kept: list[str] = []
     lines = _lines(text_file) if text is None else _stdin() if text == "-" else text.splitlines(keepends=True)
@@ -236,7 +236,7 @@ def _speak_rows(
     from melcli.audio.writer import file_writer
     from melcli.journal import Journal
     from melcli.synthesize import deliver
-    from melcli.synthesize_rows import MANIFEST, write_manifest
+    from melcli.synthesizing.rows import MANIFEST, write_manifest
 
     failed: list[tuple[str, str]] = []
     done: dict[str, Delivered] = {}
@@ -317,7 +317,7 @@ def _said(chunk: Chunk) -> str | None:
 
 
 def _title(found: Delivered) -> str:
-    from melcli.synthesize_plot import SECONDS
+    from melcli.synthesizing.plot import SECONDS
 
     passages = f"{found.passages} passage{'' if found.passages == 1 else 's'}"
     return passages if len(found.spoken) == found.passages else f"the first {SECONDS:g} s of {passages}"
@@ -341,7 +341,7 @@ def _warn(delivered: list[Delivered]) -> None:
 
 def _listen(model: str, spoken: list[tuple[Path, str]], options: dict[str, object]) -> None:
     """`--check`."""
-    from melcli.synthesize_check import listen, verdict
+    from melcli.synthesizing.check import listen, verdict
     from melcli.transcribe import Transcriber
 
     transcriber = Transcriber.load(model, **options)

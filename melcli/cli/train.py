@@ -178,8 +178,10 @@ def _end_if_stopped(stopped: bool) -> None:
 
 def _sweep(asked: Asked, settings: Sequence[str], out: Path, jobs: int, only: Sequence[str]) -> None:
     """By a recipe that has a sweep."""
-    from melcli import launch, sweep, sweep_run, sweep_table
+    from melcli import launch, sweep
     from melcli.recipe import read
+    from melcli.sweeping import run as sweep_run
+    from melcli.sweeping import table as sweep_table
 
     if launch.is_worker():
         raise UsageError("a sweep starts its own processes: run it without torchrun; --devices N is for each of its trainings.")

@@ -85,7 +85,7 @@ def test_it_can_be_checked(melcli: Melcli, replier: FakeReplier, transcriber: Fa
     replier.knows[3.0] = GOES_ON
     recording("begun.wav", 3.5)
     heard: list[tuple[str, str]] = []
-    monkeypatch.setattr("melcli.synthesize_check.listen", lambda model, spoken: heard.extend(spoken) or [])
+    monkeypatch.setattr("melcli.synthesizing.check.listen", lambda model, spoken: heard.extend(spoken) or [])
     assert melcli("synthesize", "--continue", "begun.wav", "-o", "w.wav", "--model", "m", "--check").code == 0
     assert melcli("synthesize", "--continue", "begun.wav", "-o", "w.wav", "--model", "m", "--check", "--no-prompt").code == 0
     assert heard == [(Path("w.wav"), " ".join(GOES_ON)), (Path("w.wav"), GOES_ON[1])]

@@ -158,7 +158,8 @@ def test_train_on_several_devices(melcli: Melcli, calls: list[Any], tmp_path: Pa
 
 
 def test_train_of_a_sweep_hands_its_flags_on(melcli: Melcli, calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from melcli import launch, sweep_run
+    from melcli import launch
+    from melcli.sweeping import run as sweep_run
 
     told: list[Any] = []
     monkeypatch.setattr(sweep_run, "run", lambda members, out, **options: told.append((members, out, options)) or sweep_run.outcomes(members, out))

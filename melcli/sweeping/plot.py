@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from melcli import console
-from melcli.sweep_table import SEED, Outcome, sets
+from melcli.sweeping.table import SEED, Outcome, sets
 from melcli.training import measures
 
 

@@ -20,7 +20,7 @@ from melcli.errors import ConfigError, UsageError, nearest
 from melcli.files import alone, write_text
 from melcli.recipe import digest
 from melcli.sweep import Member
-from melcli.sweep_table import Outcome, outcome, write_tables
+from melcli.sweeping.table import Outcome, outcome, write_tables
 
 LOG = "train.log"  # in a member's folder: what its training said
 POLL_SECONDS = 0.2

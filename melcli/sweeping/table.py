@@ -96,7 +96,7 @@ def write_tables(members: Sequence[Member], out: Path, failures: Mapping[str, st
         parts.append(f"Over seeds, mean ± standard deviation of a sample:\n\n{markdown(*mean_table(means))}")
     write_text(out / "sweep.md", "\n\n".join(parts) + "\n")
     if draw:
-        from melcli.sweep_plot import plot_sweep
+        from melcli.sweeping.plot import plot_sweep
 
         plot_sweep(found, out / "sweep.png")
     return found
