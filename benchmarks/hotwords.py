@@ -17,9 +17,9 @@ from figures import write
 
 from melcli.data.load import load_utterance
 from melcli.data.manifest import read_source
-from melcli.models.dictionary_search import Spelling
-from melcli.models.generate import ByCtc
-from melcli.models.hotwords import Hotwords
+from melcli.models.decoding.dictionary_search import Spelling
+from melcli.models.decoding.generate import ByCtc
+from melcli.models.decoding.hotwords import Hotwords
 from melcli.models.speech_lm_recogniser import SpeechLMRecogniser
 from melcli.scoring import normalize, wer
 from melcli.transcribe import Transcriber

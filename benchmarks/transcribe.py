@@ -22,9 +22,9 @@ from torch import Tensor
 from melcli.data.load import load_utterance
 from melcli.data.manifest import read_source
 from melcli.models import checkpoint
+from melcli.models.decoding.recognise import recognise, token_limit
 from melcli.models.hardware import keep_freed_memory
 from melcli.models.processor import SpeechLMProcessor
-from melcli.models.recognise import recognise, token_limit
 from melcli.models.speech_lm import SpeechLM
 
 Tokens = list[list[int]]

@@ -24,9 +24,9 @@ from melcli.data.vectors import read_vectors, write_vectors
 from melcli.data.written import codes_of
 from melcli.errors import AudioError, ManifestError, UsageError
 from melcli.models import checkpoint, unified_encoder
+from melcli.models.decoding.recognise import recognise
 from melcli.models.hardware import keep_freed_memory, pick_device, pick_dtype
 from melcli.models.processor import SpeechLMProcessor
-from melcli.models.recognise import recognise
 from melcli.models.speech_lm import SpeechLM
 from melcli.models.unified_encoder import UnifiedEncoder, similarity
 from melcli.models.unified_input import Unified

@@ -12,7 +12,7 @@ from melcli.errors import CheckpointError
 from melcli.untrusted import parse_json
 
 WEIGHTS = "model.safetensors"
-WORDS = ("dictionary.txt", "dictionary.safetensors")  # of models/dictionary.py
+WORDS = ("dictionary.txt", "dictionary.safetensors")  # of models/decoding/dictionary.py
 
 
 def describe(folder: Path) -> list[tuple[str, str]]:

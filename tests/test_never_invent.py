@@ -10,7 +10,7 @@ import torch
 from melcli.audio import io
 from melcli.data.utterance import Utterance
 from melcli.inputs import AudioInput
-from melcli.models.hypothesis import Hypothesis
+from melcli.models.decoding.hypothesis import Hypothesis
 from melcli.transcribe import Transcriber
 from tests.non_speech import RATE, clips
 

@@ -20,7 +20,7 @@ from melcli.audio import io
 from melcli.data.load import load_utterance
 from melcli.data.manifest import read_source
 from melcli.models.checkpoint import load
-from melcli.models.recognise import recognise, token_limit
+from melcli.models.decoding.recognise import recognise, token_limit
 from melcli.models.replier import Replier
 from melcli.models.speaker import Speaker
 from melcli.models.speech_input import build_speech_input

@@ -18,7 +18,7 @@ from melcli import registry
 from melcli.errors import CheckpointError
 from melcli.exporting import front, probes
 from melcli.exporting.source import Source
-from melcli.models.hypothesis import extend
+from melcli.models.decoding.hypothesis import extend
 
 # The guard is for transformers, which needs it where torchaudio does not match torch; it is run from its file, and melcli itself is shut out.
 RUN = (

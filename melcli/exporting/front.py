@@ -14,7 +14,7 @@ from torch import Tensor
 from melcli.audio.mel import mel_filters, window
 from melcli.errors import UsageError
 from melcli.exporting.source import Source
-from melcli.models.recognise import SPARE_TOKENS
+from melcli.models.decoding.recognise import SPARE_TOKENS
 
 BUNDLED = Path(__file__).parent / "bundled"
 KINDS = ("mel-patch", "mel-conv", "mel-tdnn", "raw-frame")

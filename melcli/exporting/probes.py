@@ -15,9 +15,9 @@ from torch import Tensor
 from melcli import registry
 from melcli.audio import io
 from melcli.errors import CheckpointError
-from melcli.models.generate import Greedy
+from melcli.models.decoding.generate import Greedy
+from melcli.models.decoding.recognise import recognise
 from melcli.models.processor import SpeechLMProcessor
-from melcli.models.recognise import recognise
 from melcli.models.speaker import Speaker
 from melcli.models.speech_lm import SpeechLM
 

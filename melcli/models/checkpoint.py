@@ -23,7 +23,7 @@ from melcli.files import put_in_place, replacing, writing
 from melcli.models import int8, lora
 from melcli.models.config import SpeechLMConfig
 from melcli.models.config_fields import check_fields
-from melcli.models.dictionary import Dictionary
+from melcli.models.decoding.dictionary import Dictionary
 from melcli.models.extent import check_extent
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM

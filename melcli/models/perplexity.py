@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from melcli.errors import CheckpointError
 from melcli.models import causal_lm, checkpoint
+from melcli.models.decoding.recognise import by_length
 from melcli.models.hardware import pick_device
-from melcli.models.recognise import by_length
 
 POSITIONS = 4096  # of a batch
 

@@ -25,10 +25,10 @@ from melcli.data.sounds import ALPHABET, words_of
 from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError, ConfigError, UsageError
 from melcli.models.config import SPEECH_TOKEN, SpeechLMConfig
-from melcli.models.dictionary import LIKELY, WORDS, Dictionary
-from melcli.models.dictionary_search import DictionarySearch, Spelling
-from melcli.models.draft import ctc_greedy
-from melcli.models.hotwords import token_ids
+from melcli.models.decoding.dictionary import LIKELY, WORDS, Dictionary
+from melcli.models.decoding.dictionary_search import DictionarySearch, Spelling
+from melcli.models.decoding.draft import ctc_greedy
+from melcli.models.decoding.hotwords import token_ids
 from melcli.models.speech_input import SpeechInput
 from melcli.models.speech_output import SpeechOutput
 from melcli.models.subsampling import Chain, Subsampling
@@ -213,7 +213,7 @@ class SpeechLMProcessor(ProcessorMixin):
         }
 
     def heard_by_ctc(self, ctc_logits_TC: Tensor, frames_U: Tensor) -> list[list[int]]:
-        """What the CTC head hears in each utterance, as tokens: a transcript of its own, or a draft (melcli/models/draft.py) of one."""
+        """What the CTC head hears in each utterance, as tokens: a transcript of its own, or a draft (melcli/models/decoding/draft.py) of one."""
         if self.dictionary is not None:
             texts = self._words_in(ctc_logits_TC, frames_U)
         else:

@@ -20,15 +20,15 @@ from melcli.data.tasks import ANSWER, Example
 from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError, UsageError
 from melcli.models import checkpoint
+from melcli.models.decoding.generate import decode
+from melcli.models.decoding.hypothesis import Hypothesis
+from melcli.models.decoding.recognise import batch_budget, by_length, token_limit
+from melcli.models.decoding.rows import spread_of
 from melcli.models.fitting import Fitting
-from melcli.models.generate import decode
 from melcli.models.guards import Guard
 from melcli.models.hardware import pick_device, pick_dtype
-from melcli.models.hypothesis import Hypothesis
 from melcli.models.noise import seed_of
 from melcli.models.processor import SpeechLMProcessor
-from melcli.models.recognise import batch_budget, by_length, token_limit
-from melcli.models.rows import spread_of
 from melcli.models.speaker import Spoken, speak_all, speak_streaming
 from melcli.models.speaking import Prompt
 from melcli.models.speech_lm import SpeechLM

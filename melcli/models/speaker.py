@@ -16,12 +16,12 @@ from melcli.data.lexicon import Lexicon
 from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError, UsageError
 from melcli.models import checkpoint
+from melcli.models.decoding.recognise import by_length
 from melcli.models.fitting import Fitting
 from melcli.models.guards import Guard
 from melcli.models.hardware import pick_device, pick_dtype
 from melcli.models.noise import seed_of
 from melcli.models.processor import SpeechLMProcessor
-from melcli.models.recognise import by_length
 from melcli.models.speaking import Prompt, Track, speak
 from melcli.models.speech_lm import SpeechLM
 

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from melcli.errors import UsageError
 from melcli.models import checkpoint
-from melcli.models.beam import Beam
 from melcli.models.chat import instructed
 from melcli.models.config import SPEECH_TOKEN
+from melcli.models.decoding.beam import Beam
+from melcli.models.decoding.generate import ByCtc, Greedy, Strategy
+from melcli.models.decoding.hotwords import Hotwords
+from melcli.models.decoding.hypothesis import Hypothesis
+from melcli.models.decoding.recognise import batch_budget, by_length, decode_batch
 from melcli.models.fitting import Fitting
-from melcli.models.generate import ByCtc, Greedy, Strategy
 from melcli.models.hints import NONE, Hints
-from melcli.models.hotwords import Hotwords
-from melcli.models.hypothesis import Hypothesis
 from melcli.models.processor import SpeechLMProcessor
-from melcli.models.recognise import batch_budget, by_length, decode_batch
 from melcli.models.recogniser import Recognised, Word
 from melcli.models.speech_lm import SpeechLM
 from melcli.models.unified_input import Unified

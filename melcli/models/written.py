@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from melcli.data.tasks import ANSWER
-from melcli.models.generate import decode
+from melcli.models.decoding.generate import decode
+from melcli.models.decoding.recognise import BATCH_TOKENS, by_length, token_limit
+from melcli.models.decoding.rows import spread_of
 from melcli.models.processor import SpeechLMProcessor
-from melcli.models.recognise import BATCH_TOKENS, by_length, token_limit
-from melcli.models.rows import spread_of
 from melcli.models.speech_lm import SpeechLM
 
 ANSWER_SECONDS = 10.0  # of speech that an answer's text may be worth

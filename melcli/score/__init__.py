@@ -167,7 +167,7 @@ def _score_model(
 
 def model_digest(folder: Path) -> str:
     """A digest of a model's weights and dictionary, so that results of one training do not go on with those of another."""
-    from melcli.models.dictionary import WORDS
+    from melcli.models.decoding.dictionary import WORDS
 
     state = hashlib.sha256()
     for path in sorted([*folder.rglob("*.safetensors"), *folder.rglob(WORDS)]):

@@ -13,7 +13,7 @@ from melcli import console
 from melcli.errors import UsageError
 from melcli.files import write_text
 from melcli.inputs import AudioInput
-from melcli.models.generate import ByCtc
+from melcli.models.decoding.generate import ByCtc
 from melcli.models.skip_layers import blocks_of, parse_layers, skipping
 from melcli.models.speech_lm_recogniser import SpeechLMRecogniser
 from melcli.score import DEFAULT_FOLDER, Report, score

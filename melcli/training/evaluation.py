@@ -20,10 +20,10 @@ from melcli.data.load import load_utterance
 from melcli.data.replies import reply_features, with_answer
 from melcli.data.silence import Trim, TrimmedFeatures, decibels_each
 from melcli.data.utterance import Utterance
-from melcli.models.generate import ByCtc, Greedy, Strategy
+from melcli.models.decoding.generate import ByCtc, Greedy, Strategy
+from melcli.models.decoding.recognise import by_length, recognise
 from melcli.models.noise import Seeded
 from melcli.models.processor import SpeechLMProcessor
-from melcli.models.recognise import by_length, recognise
 from melcli.models.speech_lm import SpeechLM
 from melcli.models.spoken_layout import Layout
 from melcli.recipe import DataSection

@@ -19,7 +19,7 @@ from melcli.models import checkpoint
 from melcli.models.causal_lm import add_tokens
 from melcli.models.chat import PLAIN
 from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN
-from melcli.models.dictionary import Dictionary
+from melcli.models.decoding.dictionary import Dictionary
 from melcli.models.start import Origin, prompt_tokens, speaking_tokens, task_prompts, tokens_of
 from melcli.models.tokenizer import train_tokenizer
 from melcli.recipe import DictionarySection, ModelSection, Recipe

@@ -21,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from melcli.errors import CheckpointError, ConfigError, is_out_of_memory
 from melcli.files import write_text, writing
 from melcli.models import checkpoint
-from melcli.models.generate import Strategy
+from melcli.models.decoding.generate import Strategy
 from melcli.models.speech_lm import SpeechLM
 from melcli.training import measures, parallel
 from melcli.training.muon import muon_and_adamw

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from melcli.audio.mel_spec import preset
 from melcli.errors import CheckpointError, UsageError
 from melcli.models import checkpoint
-from melcli.models.beam import Beam
+from melcli.models.decoding.beam import Beam
 from melcli.transcribe import Transcriber
 from tests.models.conftest import make_model
 

@@ -17,7 +17,7 @@ from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError
 from melcli.models import checkpoint, lora
 from melcli.models.config import SpeechLMConfig
-from melcli.models.generate import decode
+from melcli.models.decoding.generate import decode
 from melcli.models.phi4mm import PROMPT, load_phi4mm, read_phi4mm
 from melcli.models.speech_lm import SpeechLM
 from tests.models import phi4mm_makers as phi

@@ -10,7 +10,7 @@ from melcli.data.collate import Item, pack
 from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError, UsageError
 from melcli.models import checkpoint
-from melcli.models.hypothesis import Hypothesis
+from melcli.models.decoding.hypothesis import Hypothesis
 from melcli.models.noise import Still
 from melcli.models.replier import Replier, split
 from melcli.models.speaking import speak

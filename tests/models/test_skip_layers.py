@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from melcli.errors import UsageError
-from melcli.models.beam import Beam
-from melcli.models.generate import decode
+from melcli.models.decoding.beam import Beam
+from melcli.models.decoding.generate import decode
 from melcli.models.skip_layers import blocks_of, parse_layers, skipping
 from tests.models.conftest import BACKBONES
 from tests.models.conftest import make_model as make_loud_model

@@ -20,7 +20,7 @@ from melcli.errors import ConfigError, MelcliError, UsageError
 from melcli.export import export
 from melcli.inputs import AudioInput
 from melcli.models import checkpoint
-from melcli.models.dictionary import LIKELY, WORDS
+from melcli.models.decoding.dictionary import LIKELY, WORDS
 from melcli.models.hints import Hints
 from melcli.models.processor import SpeechLMProcessor
 from melcli.score.skip import score_skipping

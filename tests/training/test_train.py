@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from melcli import recipe as recipes
 from melcli.errors import ConfigError
 from melcli.models import checkpoint
-from melcli.models.beam import Beam
+from melcli.models.decoding.beam import Beam
 from melcli.train import Evaluation, Run, train
 from tests.training.tones import make_tones
 

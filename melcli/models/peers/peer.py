@@ -14,13 +14,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from melcli.errors import UsageError
+from melcli.models.decoding.hotwords import Hotwords
+from melcli.models.decoding.recognise import by_length, token_limit
 from melcli.models.fitting import Fitting
 from melcli.models.hints import NONE, Hints
-from melcli.models.hotwords import Hotwords
 from melcli.models.peers.families import Family
 from melcli.models.peers.load import load
 from melcli.models.peers.prompts import LANGUAGE, audio_alone, feature_extractor
-from melcli.models.recognise import by_length, token_limit
 from melcli.models.recogniser import Recognised
 
 BATCH_SECONDS = 480.0  # audio decoded at once, padding included: what our own budget of positions comes to

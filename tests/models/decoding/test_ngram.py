@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from melcli.models.ngram import Ngram, estimate
+from melcli.models.decoding.ngram import Ngram, estimate
 
 WORDS = 12
 

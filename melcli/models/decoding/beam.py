@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from melcli.models.ctc_prefix import Continuations, PrefixScorer
-from melcli.models.hotwords import Hotwords
-from melcli.models.hypothesis import Hypothesis, extend, loop_period, without_loop
-from melcli.models.rows import Rows
-from melcli.models.tree import Tree
+from melcli.models.decoding.ctc_prefix import Continuations, PrefixScorer
+from melcli.models.decoding.hotwords import Hotwords
+from melcli.models.decoding.hypothesis import Hypothesis, extend, loop_period, without_loop
+from melcli.models.decoding.rows import Rows
+from melcli.models.decoding.tree import Tree
 
 Speller = Callable[[int, bool], Sequence[int]]
 """(token, whether it begins the text) -> the CTC head's classes that it stands for."""

@@ -7,8 +7,8 @@ import random
 import pytest
 import torch
 
-from melcli.models.rows import Rows
-from melcli.models.tree import Tree
+from melcli.models.decoding.rows import Rows
+from melcli.models.decoding.tree import Tree
 from tests.models.conftest import BACKBONES, make_model
 
 STEPS = 40  # more than the windows of the backbones that have one
@@ -16,7 +16,7 @@ STEPS = 40  # more than the windows of the backbones that have one
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_branch_is_read_as_if_it_were_alone(backbone, features, monkeypatch):
-    monkeypatch.setattr("melcli.models.tree.MOST_ROOM", 9)  # so that ended branches are dropped several times
+    monkeypatch.setattr("melcli.models.decoding.tree.MOST_ROOM", 9)  # so that ended branches are dropped several times
     model, processor = make_model(backbone)
     model.eval()
     mels = features[:3]

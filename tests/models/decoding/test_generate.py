@@ -9,11 +9,11 @@ import torch
 
 from melcli.audio.mel_spec import preset
 from melcli.models import checkpoint
-from melcli.models.beam import Beam
-from melcli.models.generate import Greedy, Sample, decode
-from melcli.models.hypothesis import loop_period, without_loop
+from melcli.models.decoding.beam import Beam
+from melcli.models.decoding.generate import Greedy, Sample, decode
+from melcli.models.decoding.hypothesis import loop_period, without_loop
+from melcli.models.decoding.recognise import by_length, recognise, token_limit
 from melcli.models.processor import SpeechLMProcessor
-from melcli.models.recognise import by_length, recognise, token_limit
 from melcli.models.tokenizer import train_tokenizer
 from tests.models.conftest import BACKBONES, make_model
 

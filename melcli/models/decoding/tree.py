@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from melcli.models.cache import MOST_ROOM
-from melcli.models.rows import Rows
+from melcli.models.decoding.rows import Rows
 
 
 class Tree:

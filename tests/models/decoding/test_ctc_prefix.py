@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from melcli.models import ctc_prefix
-from melcli.models.ctc_prefix import Continuations, PrefixScorer
+from melcli.models.decoding import ctc_prefix
+from melcli.models.decoding.ctc_prefix import Continuations, PrefixScorer
 
 
 def collapse(path, blank):

@@ -11,8 +11,8 @@ import torch
 
 from melcli.data.sounds import ALPHABET, Sounds
 from melcli.errors import CheckpointError
-from melcli.models.dictionary import LIKELY, WORDS, Dictionary
-from melcli.models.dictionary_search import DictionarySearch, Spelling
+from melcli.models.decoding.dictionary import LIKELY, WORDS, Dictionary
+from melcli.models.decoding.dictionary_search import DictionarySearch, Spelling
 
 SPOKEN = Sounds({"a": ("ʌ",), "at": ("æt",), "cat": ("kæt",), "act": ("ækt",), "tack": ("tæk",), "kit": ("kɪt",), "kitt": ("kɪt",), "i": ("I", "i")})
 TEXTS = ["a cat", "a cat at a kit", "act at a tack", "kit a cat", "i act", "i i at", "kitt"]

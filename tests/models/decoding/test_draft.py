@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from melcli.models import rows
-from melcli.models.beam import Beam
-from melcli.models.draft import Draft, ctc_greedy
-from melcli.models.generate import decode
+from melcli.models.decoding import rows
+from melcli.models.decoding.beam import Beam
+from melcli.models.decoding.draft import Draft, ctc_greedy
+from melcli.models.decoding.generate import decode
 from tests.models.conftest import BACKBONES, make_model
 
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from melcli.models.beam import Beam, Speller, beam_search
-from melcli.models.draft import Draft, Drafter
-from melcli.models.hotwords import Hotwords
-from melcli.models.hypothesis import Hypothesis, extend
-from melcli.models.rows import Rows, Spread
+from melcli.models.decoding.beam import Beam, Speller, beam_search
+from melcli.models.decoding.draft import Draft, Drafter
+from melcli.models.decoding.hotwords import Hotwords
+from melcli.models.decoding.hypothesis import Hypothesis, extend
+from melcli.models.decoding.rows import Rows, Spread
 from melcli.models.speech_lm import SpeechLM
 
 COMPACT_AT = 0.75  # finished rows leave the batch once fewer than this share is still at work

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melcli.models.dictionary import Dictionary
-from melcli.models.ngram import Array
+from melcli.models.decoding.dictionary import Dictionary
+from melcli.models.decoding.ngram import Array
 
 NEVER = np.float32(-1e30)
 UNHEARD = -9.0  # log probability below which a class is not there

@@ -11,10 +11,10 @@ from melcli import registry
 from melcli.audio import io
 from melcli.errors import UsageError
 from melcli.models import chat
-from melcli.models.beam import Beam
-from melcli.models.generate import ByCtc
+from melcli.models.decoding.beam import Beam
+from melcli.models.decoding.generate import ByCtc
+from melcli.models.decoding.hotwords import Hotwords, token_ids
 from melcli.models.hints import Hints
-from melcli.models.hotwords import Hotwords, token_ids
 from melcli.models.speech_lm_recogniser import SpeechLMRecogniser
 from melcli.models.sphinx import Sphinx
 from melcli.transcribe import Transcriber

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save
 from melcli.data import sounds
 from melcli.data.sounds import ALPHABET, Sounds
 from melcli.errors import CheckpointError, first_line
-from melcli.models.ngram import Array, Ngram, estimate
+from melcli.models.decoding.ngram import Array, Ngram, estimate
 
 WORDS, LIKELY = "dictionary.txt", "dictionary.safetensors"
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from melcli.models.beam import Beam
+from melcli.models.decoding.beam import Beam
+from melcli.models.decoding.generate import Strategy, decode
+from melcli.models.decoding.hotwords import Hotwords
+from melcli.models.decoding.hypothesis import Hypothesis
 from melcli.models.fitting import Fitting
-from melcli.models.generate import Strategy, decode
-from melcli.models.hotwords import Hotwords
-from melcli.models.hypothesis import Hypothesis
 from melcli.models.processor import TOKENS_PER_SECOND, SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
 
