@@ -20,7 +20,7 @@ from melcli import recipe as recipes
 from melcli.data.batches import read_item
 from melcli.data.collate import pack
 from melcli.data.packing import BatchPlan
-from melcli.train import Run
+from melcli.training.run import Run
 
 SOURCES = ("librispeech:train-clean-100?limit=200", "speechocean762:train?limit=200", "robotutor:words?limit=100", "robotutor:stories?limit=100")
 

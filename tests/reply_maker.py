@@ -9,7 +9,7 @@ import torch
 from melcli.audio.mel_spec import preset
 from melcli.data.tasks import ANSWER, ASKS, SPEECH
 from melcli.models import checkpoint
-from melcli.models.normalise import GlobalNorm
+from melcli.models.mel_norm import GlobalNorm
 from tests.models.conftest import OUTPUTS, make_model, make_speaker
 
 PROMPTS = {task: f"{SPEECH}{ask}<|text|><|speak|>" for task, ask in ASKS.items()}

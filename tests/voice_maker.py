@@ -8,7 +8,7 @@ import torch
 
 from melcli.audio.mel_spec import preset
 from melcli.models import checkpoint
-from melcli.models.normalise import GlobalNorm
+from melcli.models.mel_norm import GlobalNorm
 from tests.models.conftest import make_speaker
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from melcli.audio.mel import log_mel_many
 from melcli.audio.mel_spec import MelSpec
 from melcli.errors import ConfigError
-from melcli.models.normalise import GlobalNorm
+from melcli.models.mel_norm import GlobalNorm
 from melcli.models.speech_input import SpeechInput, build_speech_input, frame_index, respace, settle_speech_input, speech_input_class
 from melcli.models.subsampling import Chain, Subsampling, every, mel_step
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from melcli.errors import ConfigError, nearest
+from melcli.models.mel_norm import GlobalNorm
 from melcli.models.noise import Noise
-from melcli.models.normalise import GlobalNorm
 from melcli.models.postnet import PostNet
 from melcli.models.prenet import PreNet
 from melcli.models.speech_output import SpeechOutput, check_numbers

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from melcli.errors import ConfigError
 from melcli.models import steady
-from melcli.models.normalise import build_normaliser
+from melcli.models.mel_norm import build_normaliser
 from melcli.models.speech_input import FRAMES, LEAN_CHANNELS, SpeechInput, a_few_at_a_time, first_convolution, frame_index, respace
 
 STRETCH = 32  # frames that have the same channels dropped: numbers drawn for each frame would take as long as the layer

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from melcli.audio.mel_spec import MelSpec
 from melcli.errors import ConfigError, nearest
 from melcli.models import steady
-from melcli.models.normalise import build_normaliser
+from melcli.models.mel_norm import build_normaliser
 from melcli.models.subsampling import Subsampling
 
 

@@ -90,7 +90,7 @@ class Writer:
 
     def replies(self, items: Iterable[AudioInput]) -> Iterator[Replied]:
         """Replies in order; a recording that cannot be used comes with its error. What was heard is what was written."""
-        from melcli.models.written import answer_written
+        from melcli.models.written_questions import answer_written
 
         found: dict[str, Replied] = {}
         waves: dict[str, Tensor] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -22,11 +21,9 @@ from melcli.recipe import TRAINING, Recipe, digest
 from melcli.training import measures, parallel, verify
 from melcli.training.evaluation import quick_strategy
 from melcli.training.progress import Stopwatch
+from melcli.training.run import Run
 from melcli.training.setup import locate
 from melcli.training.trainer import SpeechTrainer
-
-if TYPE_CHECKING:
-    from melcli.train import Run
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from melcli.data.silence import Trim, TrimmedFeatures, level
 from melcli.data.sounds import ALPHABET, words_of
 from melcli.data.utterance import Utterance
 from melcli.errors import AudioError, ConfigError, nearest
-from melcli.models.normalise import GlobalNorm
+from melcli.models.mel_norm import GlobalNorm
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_input import SpeechInput, build_speech_input, settle_speech_input, speech_input_class
 from melcli.models.start import Started, from_nothing, identify, start

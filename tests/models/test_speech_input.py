@@ -11,7 +11,7 @@ from transformers.models.phi4_multimodal.modeling_phi4_multimodal import (
 )
 
 from melcli.errors import ConfigError
-from melcli.models.normalise import GlobalNorm, UtteranceNorm
+from melcli.models.mel_norm import GlobalNorm, UtteranceNorm
 from melcli.models.speech_input import MelConv, build_speech_input
 
 KINDS = [

@@ -15,7 +15,8 @@ from melcli import recipe as recipes
 from melcli.audio import io
 from melcli.errors import ConfigError
 from melcli.models import checkpoint
-from melcli.train import Run, train
+from melcli.train import train
+from melcli.training.run import Run
 from tests.models.encoder_makers import ENCODERS, WHISPER, saved
 
 RECIPE = """

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from melcli import recipe as recipes
 from melcli.errors import CheckpointError, ConfigError
 from melcli.models import lora
-from melcli.train import Run, train
+from melcli.train import train
+from melcli.training.run import Run
 from tests.training.tuned import CTC, begin, edit, run_of
 
 # --- coverage ------------------------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from melcli.data.utterance import Utterance
 from melcli.errors import CheckpointError, ConfigError
 from melcli.inputs import AudioInput
 from melcli.models import checkpoint, lora
-from melcli.train import finish
+from melcli.training.finish import finish
 from melcli.training.verify import one_batch
 from melcli.transcribe import Transcriber
 from tests.training.llm_makers import FAMILIES, byte_level

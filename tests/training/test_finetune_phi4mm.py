@@ -14,7 +14,8 @@ from melcli.inputs import AudioInput
 from melcli.models import checkpoint, lora
 from melcli.models.phi4mm import PROMPT, load_phi4mm
 from melcli.models.start import identify, start
-from melcli.train import Run, finish
+from melcli.training.finish import finish
+from melcli.training.run import Run
 from melcli.training.verify import one_batch
 from melcli.transcribe import Transcriber
 from tests.models import phi4mm_makers as phi

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from melcli import recipe as recipes
-from melcli.train import Run
+from melcli.training.run import Run
 from tests.training.test_train import RECIPE
 from tests.training.tones import make_tones
 

@@ -14,7 +14,8 @@ from melcli import recipe as recipes
 from melcli.audio import io
 from melcli.errors import ConfigError
 from melcli.models.replier import Replier
-from melcli.train import Run, train
+from melcli.train import train
+from melcli.training.run import Run
 from tests.training.tones import make_tones
 
 RECIPE = """

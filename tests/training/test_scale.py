@@ -21,8 +21,9 @@ from melcli.data.packing import BatchPlan
 from melcli.errors import ConfigError
 from melcli.models import checkpoint, lora
 from melcli.recipe import TRAINING
-from melcli.train import Run, train
+from melcli.train import train
 from melcli.training import parallel, tune
+from melcli.training.run import Run
 from tests.training.llm_makers import smollm2
 from tests.training.test_train import RECIPE, losses
 from tests.training.tones import make_tones

@@ -24,7 +24,8 @@ from melcli.models.decoding.dictionary import LIKELY, WORDS
 from melcli.models.hints import Hints
 from melcli.models.processor import SpeechLMProcessor
 from melcli.score.skip import score_skipping
-from melcli.train import Run, train
+from melcli.train import train
+from melcli.training.run import Run
 from melcli.transcribe import Transcriber
 from tests.training.test_muon import RECIPE
 from tests.training.tones import make_tones

@@ -23,8 +23,9 @@ from melcli.errors import CheckpointError, ConfigError, UsageError
 from melcli.models import checkpoint
 from melcli.models.speaker import Speaker
 from melcli.models.start import Origin, start
-from melcli.train import Run, train
+from melcli.train import train
 from melcli.training import measures
+from melcli.training.run import Run
 from tests.training.tones import WORDS, make_tones
 
 RECIPE = """

@@ -13,7 +13,8 @@ from melcli.data import shard_maker
 from melcli.data.batches import TrainingBatches
 from melcli.errors import ConfigError
 from melcli.featurize import featurize
-from melcli.train import Run, train
+from melcli.train import train
+from melcli.training.run import Run
 from tests.training.test_train import RECIPE
 from tests.training.tones import make_tones
 

@@ -18,7 +18,9 @@ from melcli import recipe as recipes
 from melcli.errors import ConfigError
 from melcli.models import checkpoint
 from melcli.models.decoding.beam import Beam
-from melcli.train import Evaluation, Run, train
+from melcli.train import train
+from melcli.training.evaluation import Evaluation
+from melcli.training.run import Run
 from tests.training.tones import make_tones
 
 RECIPE = """
@@ -182,7 +184,7 @@ def test_the_rates_that_are_kept_are_those_of_the_models_own_decoding(recipe_fil
             measured.append((strategy, super().__call__(model, strategy)))
             return measured[-1][1]
 
-    monkeypatch.setattr("melcli.train.Evaluation", Watched)
+    monkeypatch.setattr("melcli.training.run.Evaluation", Watched)
     result = train(recipes.load(str(recipe_file), ["model.beam=3", "train.steps=2", "train.eval_every=2"]), tmp_path / "run")
     assert result is not None
     assert [strategy for strategy, _ in measured[:-1]] == [None] * (len(measured) - 1)

@@ -20,8 +20,9 @@ from melcli.errors import CheckpointError, ConfigError
 from melcli.inputs import AudioInput
 from melcli.models import checkpoint, unified_encoder
 from melcli.models.replier import Replier
-from melcli.train import Run, train
+from melcli.train import train
 from melcli.train_unified import UnifiedRun, train_unified
+from melcli.training.run import Run
 from melcli.training.unified_loss import Contrast, Spelling, distance, recalls
 from melcli.transcribe import Transcriber
 from tests.training.tones import make_tones

@@ -22,7 +22,8 @@ from melcli.featurize import featurize
 from melcli.models.noise import Still
 from melcli.models.speaker import Speaker, VoicePrompt
 from melcli.models.speaking import speak
-from melcli.train import Run, train
+from melcli.train import train
+from melcli.training.run import Run
 from tests.models.conftest import OUTPUTS, TEXTS, make_speaker
 from tests.training.tones import make_tones
 

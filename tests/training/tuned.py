@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from melcli import recipe as recipes
 from melcli.models.start import Started, identify, start
-from melcli.train import Run
+from melcli.training.run import Run
 
 RECIPE = """
 name: tuned

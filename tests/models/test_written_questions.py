@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from melcli.data.tasks import ANSWER
-from melcli.models.written import answer_written
+from melcli.models.written_questions import answer_written
 from tests.reply_maker import make_replier
 
 
