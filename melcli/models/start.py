@@ -5,7 +5,6 @@ One function a kind builds the SpeechLM of the recipe from it and says which ten
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,16 +16,18 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from melcli.audio.mel_spec import preset
-from melcli.data.tasks import ANSWER, ASKS, SPOKEN
+from melcli.data.tasks import SPOKEN
 from melcli.errors import CheckpointError, ConfigError, MelcliError, first_line, nearest
 from melcli.models import causal_lm, chat, checkpoint, lora
-from melcli.models.config import SPEAK_PROMPT, SPEECH_TOKEN, STOP_TOKEN, TEXT_MARK, SpeechLMConfig
+from melcli.models.config import SPEAK_PROMPT, SPEECH_TOKEN, STOP_TOKEN, SpeechLMConfig
 from melcli.models.coverage import Coverage, Patterns, sizes, some
 from melcli.models.packable import check_packable
 from melcli.models.phi4mm import read_phi4mm
 from melcli.models.speech_input import build_speech_input
 from melcli.models.speech_lm import SpeechLM
 from melcli.models.speech_output import build_speech_output
+from melcli.models.start_lora import add_lora, take_lora
+from melcli.models.task_prompts import prompt_tokens, speaking_tokens, task_prompts, tokens_of
 from melcli.models.vocabulary import renew
 from melcli.models.written_config import check_fields
 from melcli.recipe import ModelSection, Recipe
@@ -65,36 +66,6 @@ def identify(name: str, *, offline: bool = False) -> Origin:
     return Origin(name, folder, "causal-lm")
 
 
-def tokens_of(prompt: str) -> list[str]:
-    """The special tokens that a prompt is written with."""
-    return re.findall(r"<\|[^|]+\|>", prompt)
-
-
-def task_prompts(recipe: Recipe, plain: str, talks: Callable[[], str], kept: dict[str, str] | None = None) -> dict[str, str]:
-    """What precedes what is written, of each task of a recipe that has a prompt of its own, with what is read before speech that is said.
-
-    plain: the model's prompt for transcripts, if it was never talked to. talks: the chat template around the instruction. kept: those of a model
-    begun from.
-    """
-    section, found = recipe.model, dict(kept or {})
-    for task in recipe.tasks:
-        if task not in ASKS:
-            continue
-        prompt = section.prompts.get(task, found.get(task, "auto"))
-        if prompt in ("auto", "chat"):
-            prompt = talks() if prompt == "chat" else plain.replace(chat.TRANSCRIBE, ASKS[task])
-        if section.speech_output is not None and TEXT_MARK not in prompt:
-            prompt += TEXT_MARK + (section.speak_prompt or SPEAK_PROMPT).partition(TEXT_MARK)[2]
-        found[task] = prompt
-    return found
-
-
-def prompt_tokens(prompts: dict[str, str]) -> list[str]:
-    """The special tokens that the prompts of tasks, and what these write, are written with."""
-    tokens = [token for prompt in prompts.values() for token in tokens_of(prompt) if token != TEXT_MARK]
-    return [*dict.fromkeys([*tokens, *([ANSWER] if "answer" in prompts else [])])]
-
-
 def from_nothing(recipe: Recipe, tokenizer: Any, alphabet: str | None) -> Started:
     """A random model of the backbone that the recipe describes. Raises ConfigError."""
     section = recipe.model
@@ -114,7 +85,7 @@ def from_nothing(recipe: Recipe, tokenizer: Any, alphabet: str | None) -> Starte
     tensors = _wanted(model)
     started = Started(model, tokenizer, Coverage(fresh=sizes(tensors, tensors)))
     if recipe.tune.llm == "lora":
-        _add_lora(started, recipe)
+        add_lora(started, recipe)
     return started
 
 
@@ -137,17 +108,12 @@ def start(origin: Origin, recipe: Recipe, alphabet: str | None, tokenizer: Any =
     check_packable(started.model, f"model.init {origin.name}")
     config = started.model.config
     if recipe.tune.llm == "lora" and config.lora is None:
-        _add_lora(started, recipe)
+        add_lora(started, recipe)
     drop.check_used(started.coverage.left, f"leaves nothing of {origin.name} behind; take it out, or name tensors that this model has no place for")
     fresh.check_used([*started.coverage.fresh, *started.coverage.loaded, *started.coverage.left])
     stops = " ".join(started.tokenizer.convert_ids_to_tokens(config.stop_token_ids))
     started.decided |= {"prompt": f"{config.prompt!r}, then the transcript, then {stops}"}
     return started
-
-
-def speaking_tokens(section: ModelSection) -> list[str]:
-    """The special tokens of speech that is said, where the model has a speech output."""
-    return [] if section.speech_output is None else [SPOKEN, *tokens_of((section.speak_prompt or SPEAK_PROMPT).replace(TEXT_MARK, ""))]
 
 
 def speaking(section: ModelSection, tokenizer: Any) -> dict[str, Any]:
@@ -318,7 +284,7 @@ def _from_speech_lm(
     coverage = _match(origin, wanted, tensors, fresh, drop)
     _assign(model, {name: tensors[name].float() for name in coverage.loaded} | _random(model, [*coverage.fresh]))
     started = Started(model, tokenizer, coverage)
-    _take_lora(started, origin, recipe, theirs.lora, adapters, fresh, drop)
+    take_lora(started, origin, recipe, theirs.lora, adapters, fresh, drop)
     if added:
         started.decided["tokens"] = causal_lm.fit_vocabulary(model.llm, tokenizer, added)
         model.config.text_config = model.llm.config
@@ -405,53 +371,3 @@ def _random(model: SpeechLM, names: Iterable[str]) -> dict[str, Tensor]:
 def _assign(model: SpeechLM, tensors: dict[str, Tensor]) -> None:
     model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()
-
-
-def _take_lora(
-    started: Started,
-    origin: Origin,
-    recipe: Recipe,
-    theirs: dict[str, Any] | None,
-    adapters: dict[str, Tensor],
-    fresh: Patterns,
-    drop: Patterns,
-) -> None:
-    """Keep the adapters of a checkpoint, where adapters are to train; leave them behind, where the recipe says so; else merge them."""
-    if not adapters:
-        return
-    left = [name for name in adapters if fresh(name) or drop(name)]
-    if len(left) == len(adapters):
-        started.coverage.left |= sizes(adapters, left)
-        return
-    if left:
-        raise ConfigError(f"model.fresh, model.drop: of the adapters of {origin.name} either all or none; add 'lora_'")
-    keep = recipe.tune.llm == "lora"
-    if theirs is None:
-        where = f"model.init {origin.name}"
-        raise CheckpointError(f"{where} holds adapters, and its config.json describes none (lora); to leave them: model.drop: [lora_]")
-    options = lora_options(recipe)
-    model, theirs = started.model, lora.options_of(theirs).model_dump()
-    gap = [f"tune.lora.{key}={theirs[key]}" for key in ("rank", "alpha") if options[key] != theirs[key]]
-    if keep and lora.target_names(model.llm, options["targets"]) != lora.target_names(model.llm, theirs["targets"]):
-        gap.append(f"tune.lora.targets={theirs['targets']}")
-    if keep and gap:
-        raise ConfigError(f"tune.lora: {origin.name} has adapters with {' '.join(gap)}; say so too, or start new ones: model.fresh: [lora_]")
-    lora.add_lora(model, {**theirs, "dropout": options["dropout"]})
-    if problem := lora.mismatch(model, adapters):
-        raise CheckpointError(f"model.init {origin.name} {problem}")
-    model.load_state_dict({name: tensor.float() for name, tensor in adapters.items()}, strict=False)
-    started.coverage.loaded |= sizes(adapters, adapters)
-    if not keep:
-        lora.merge_lora(model)
-        started.decided["LoRA"] = f"that of {origin.name} was added to its weights"
-
-
-def lora_options(recipe: Recipe) -> dict[str, Any]:
-    """The fields of `tune.lora` that say what an adapter is."""
-    return recipe.tune.lora.model_dump(include={"rank", "alpha", "dropout", "targets"})
-
-
-def _add_lora(started: Started, recipe: Recipe) -> None:
-    """New adapters, which change nothing until they are trained."""
-    lora.add_lora(started.model, lora_options(recipe))
-    started.coverage.fresh |= {name: p.numel() for name, p in started.model.named_parameters() if lora.is_lora(name)}

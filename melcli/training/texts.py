@@ -20,7 +20,8 @@ from melcli.models.causal_lm import add_tokens
 from melcli.models.chat import PLAIN
 from melcli.models.config import SPEECH_TOKEN, STOP_TOKEN
 from melcli.models.decoding.dictionary import Dictionary
-from melcli.models.start import Origin, prompt_tokens, speaking_tokens, task_prompts, tokens_of
+from melcli.models.start import Origin
+from melcli.models.task_prompts import prompt_tokens, speaking_tokens, task_prompts, tokens_of
 from melcli.models.tokenizer import train_tokenizer
 from melcli.recipe import DictionarySection, ModelSection, Recipe
 

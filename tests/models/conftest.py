@@ -8,7 +8,7 @@ import torch
 from melcli.models.config import SpeechLMConfig
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_lm import SpeechLM
-from melcli.models.start import prompt_tokens
+from melcli.models.task_prompts import prompt_tokens
 from melcli.models.tokenizer import train_tokenizer
 
 TEXTS = ["one two three four", "five six seven", "eight nine zero oh", "the cat sat on the mat", "it's a long way"]
