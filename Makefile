@@ -1,4 +1,4 @@
-# make demo   a transcript of the bundled clip, from nothing
+# make demo   transcripts of two bundled clips, from nothing
 # make test   formatting, lint and all tests, from nothing
 # make docs   the docs as a site, in site/
 #

@@ -238,7 +238,7 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
     origin = None if section.init is None else identify(section.init, offline=offline)
     sounds = choose_lexicon(section, origin, data.tasks)
     corpus = texts_of(data.features.utterances, data.tasks, sounds)
-    letters = {"characters": characters(corpus), "sounds": ALPHABET}.get(section.ctc_units)
+    letters = characters(corpus) if section.ctc_units == "characters" else ALPHABET if section.ctc_units == "sounds" else None
     own = section.tokenizer.renew or (origin is None and tokenizer is None)
     tokenizer = build_tokenizer(recipe, corpus) if own else tokenizer
     torch.manual_seed(recipe.seed)
