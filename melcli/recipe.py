@@ -374,4 +374,6 @@ def digest(recipe: Recipe) -> str:
     Names, where the corpora lie and what is only shown do not count, nor do settings that are at their defaults.
     """
     said = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=UNCOUNTED)
+    if said.get("model", {}).get("ctc_rate") == 1:  # what earlier versions wrote down where nothing was said
+        del said["model"]["ctc_rate"]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]

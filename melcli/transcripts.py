@@ -182,9 +182,10 @@ class Folder(Output):
                 raise UsageError(f"-o {folder}: {path} is one of the inputs and would be overwritten; give another folder.")
         if skip_existing:
             self.todo = [item for item in inputs.items if not all(path.is_file() for path in self._files[item.name].values())]
-        with writing(folder):  # known before hours of audio were heard for it
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
+        if self.todo:
+            with writing(folder):  # known before hours of audio were heard for it
+                folder.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=folder).close()
 
     def write(self, transcript: Transcript) -> None:
         if transcript.error is not None:

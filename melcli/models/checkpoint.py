@@ -49,9 +49,9 @@ def resolve(name: str, *, offline: bool = False, flag: str = "--model") -> Path:
         return inner if (inner / "config.json").exists() and not (folder / "config.json").exists() else folder
     if name in registry.names("model"):
         return Path(registry.get("model", name).load())
+    if name.startswith(RUNS):
+        raise CheckpointError(f"{flag} {name}: no such folder; a training that ends there makes it")
     if hub.is_repository(name):
-        if name.startswith(RUNS):
-            raise CheckpointError(f"{flag} {name}: no such folder; a training that ends there makes it")
         return hub.snapshot(name, HUB_FILES, HUB_COPIES, offline=offline, flag=flag)
     known = registry.names("model")
     raise CheckpointError(f"{flag} {name}: no such folder or registered model; valid names: {', '.join(known)}.{nearest(name, known)}")

@@ -244,8 +244,9 @@ def _from_speech_lm(
     section = recipe.model
     prompt = _prompt(section, tokenizer, origin.name, theirs.prompt, section.prompt == "chat")
     text_config = theirs.text_config if section.backbone is None else _text_config(section, theirs.vocab_size)
-    hears = theirs.ctc_weight > 0 and not fresh("ctc_head.weight")
-    says = theirs.spoken_ctc_weight > 0 and not fresh("spoken_ctc_head.weight")
+    hears = section.ctc_weight > 0 and theirs.ctc_weight > 0 and not (fresh("ctc_head.weight") or drop("ctc_head.weight"))
+    speaks_ctc = section.spoken_ctc_weight > 0 and theirs.spoken_ctc_weight > 0
+    says = speaks_ctc and not (fresh("spoken_ctc_head.weight") or drop("spoken_ctc_head.weight"))
     classes = theirs.ctc_alphabet if hears or says else alphabet  # of either head
     if hears and section.ctc_from not in (None, theirs.ctc_from):
         raise ConfigError(
@@ -257,10 +258,9 @@ def _from_speech_lm(
             f"model.ctc_rate {section.ctc_rate}: the CTC head of model.init {origin.name} gives {theirs.ctc_rate} frames a position; "
             "leave ctc_rate out, or model.fresh: [ctc_head]"
         )
-    if says and section.tokenizer.renew and theirs.ctc_alphabet not in (None, alphabet):
-        raise ConfigError(
-            f"model.tokenizer.renew: the spoken_ctc_head of model.init {origin.name} tells other characters apart; model.fresh: [spoken_ctc_head]"
-        )
+    if section.tokenizer.renew and ((says and theirs.ctc_alphabet != alphabet) or ((hears or says) and theirs.ctc_alphabet is None)):
+        head = "spoken_ctc_head" if says else "ctc_head"
+        raise ConfigError(f"model.tokenizer.renew: the {head} of model.init {origin.name} tells other characters apart; model.fresh: [{head}]")
     kept = {name: getattr(theirs, name) for name in ("speech_token_id", "end_token_ids", "speech_attention", "ctc_from", "ctc_rate", *SPOKEN_FACTS)}
     if theirs.speech_output is not None:
         section = section.model_copy(update={"speak_prompt": section.speak_prompt or theirs.speak_prompt})

@@ -94,7 +94,8 @@ def score_skipping(
     if not isinstance(recogniser, SpeechLMRecogniser):
         raise UsageError(f"--skip-layers is for melcli's own speech models, which {model} is not.")
     if isinstance(recogniser.strategy, ByCtc) and recogniser.model.config.ctc_at_input:
-        raise UsageError(f"--skip-layers: {model} writes what its speech input hears, without its layers; --beam 1 has them write.")
+        remedy = "" if recogniser.model.writes_by_ctc else "; --beam 1 has them write"
+        raise UsageError(f"--skip-layers: {model} writes what its speech input hears, without its layers{remedy}.")
     count = len(blocks_of(recogniser.model))
     layers = parse_layers(text, count)
     reports: list[Report] = []

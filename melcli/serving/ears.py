@@ -47,9 +47,9 @@ class HearJob(Job):
     Only the reading thread uses `steps`, `count` and `cut`; `waiting`: seconds of it that wait to be heard.
     """
 
-    def __init__(self, file: BinaryIO, name: str, hints: Hints, most_seconds: float) -> None:
+    def __init__(self, file: BinaryIO, name: str, hints: Hints, most_seconds: float, transcriber: Transcriber) -> None:
         super().__init__()
-        self.file, self.hints, self.most_seconds = file, hints, most_seconds
+        self.file, self.hints, self.most_seconds, self.transcriber = file, hints, most_seconds, transcriber
         self.hearing = Hearing(AudioInput(name, Utterance(name, (name,)), self._blocks))
         self.count = 0
         self.waiting = 0.0
@@ -89,14 +89,13 @@ class Ears:
             found = self.transcriber.hinted(hints)
             with self.changed:
                 if len(self._told) > HINTS_KEPT:
-                    wanted = {Hints(), *(job.hints for job in self._jobs.values())}
-                    self._told = {each: told for each, told in self._told.items() if each in wanted}
+                    self._told = {Hints(): self.transcriber}
                 self._told[hints] = found
         return found
 
-    def submit(self, file: BinaryIO, name: str, hints: Hints) -> HearJob:
-        """Take a recording in, to be heard. The file is ours from now on. `told` must have taken the hints."""
-        job = HearJob(file, name, hints, self.limits.audio)
+    def submit(self, file: BinaryIO, name: str, hints: Hints, transcriber: Transcriber) -> HearJob:
+        """Take a recording in, to be heard by the transcriber that was `told` the hints. The file is ours from now on."""
+        job = HearJob(file, name, hints, self.limits.audio, transcriber)
         with self.changed:
             self._jobs[job.hearing] = job
             self._unread.append(job)
@@ -121,7 +120,8 @@ class Ears:
         for hearing, _, _ in window.pieces:
             self._jobs[hearing].waiting = 0.0
         self.changed.notify_all()  # there is room for the reading thread
-        return partial(self._hear, self.told(hints), window)
+        waiting = [self._jobs[hearing] for hearing, *_ in (*window.pieces, *window.ends)]
+        return partial(self._hear, waiting[0].transcriber if waiting else self.transcriber, window)
 
     @property
     def gathering(self) -> bool:

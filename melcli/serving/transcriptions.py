@@ -51,7 +51,7 @@ async def transcriptions(visit: Visit) -> Response:
     form_of, streams, granularities = _options(form)
     hints = _hints(form, granularities)
     try:
-        await asyncio.to_thread(ears.told, hints)  # a new search through a dictionary takes a while to set up
+        transcriber = await asyncio.to_thread(ears.told, hints)  # a new search through a dictionary takes a while to set up
     except UsageError as error:
         raise _unheard(error) from None
     upload = form.get("file")
@@ -60,7 +60,7 @@ async def transcriptions(visit: Visit) -> Response:
     if (upload.size or 0) > visit.service.limits.upload:
         raise Fault(413, f"The file is larger than {visit.service.limits.upload:,} bytes.", param="file", code="request_too_large")
     kept, upload.file = upload.file, None  # the ears close it
-    job = ears.submit(kept, "recording", hints)
+    job = ears.submit(kept, "recording", hints, transcriber)
     visit.stack.callback(ears.discard, job)
     if streams:
         first = await _next(visit, job)

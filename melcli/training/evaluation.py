@@ -98,6 +98,7 @@ class _Heard:
 
     def __call__(self, model: SpeechLM, strategy: Strategy) -> tuple[list[str], list[str]]:
         features = [f.float() if f.is_floating_point() else f for f in self.features]
+        strategy = Greedy() if self.task == "instruct" and isinstance(strategy, ByCtc) else strategy  # CTC hears the question
         hypotheses = recognise(model, self.processor, features, strategy, task=self.task)
         return self.references, [self.clean(self.processor.text(h.tokens)) for h in hypotheses]
 

@@ -1,22 +1,30 @@
-"""What a resumed training goes on from, and that it is the same training still."""
+"""What a resumed training goes on from, and that it is the same model still."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from melcli import console
 from melcli import recipe as recipes
-from melcli.errors import CheckpointError, ConfigError
+from melcli.errors import CheckpointError, ConfigError, first_line
 from melcli.models import checkpoint
+from melcli.models.config import SpeechLMConfig
 from melcli.models.speech_lm import SpeechLM
 from melcli.recipe import Recipe
 from melcli.training.trainer import latest_checkpoint
 
 RECIPE = "recipe.yaml"  # in a run's folder
-FIXED = ("model.", "tune.", "data.mel")  # what the tensors of a checkpoint are, and what they mean
-FREE = ("model.beam", "model.label_smoothing", "tune.speech_lr", "tune.lora.dropout", "tune.lora.merge")  # of these all but
+TUNE_FREE = ("tune.speech_lr", "tune.lora.dropout", "tune.lora.merge")  # what else `tune` says decides which states the optimizer has
+PARTS = ("text_config", "speech_input", "speech_output", "mel", "speech_attention", "text_positions", "ctc_alphabet", "ctc_rate", "ctc_from", "lora")
+WEIGHTS = ("ce_weight", "ctc_weight", "spoken_ctc_weight")  # of which nothing or something is another model
+SHAPES = (
+    *("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "tie_word_embeddings"),
+)  # of a backbone's configuration; others are added to by versions of transformers
+LONG = 60  # characters of a setting that are worth showing
 
 
 def resume_from(out: Path, resume: str | None) -> Path | None:
@@ -33,33 +41,53 @@ def resume_from(out: Path, resume: str | None) -> Path | None:
 
 
 def check_recipe(start: Path, recipe: Recipe) -> None:
-    """That the run of a checkpoint was of such a model; what else its recipe said is told, and may differ. Raises ConfigError."""
+    """That the run of a checkpoint trained the same parts; what else its recipe said differently is told. Raises ConfigError."""
     path = start.parent.parent / RECIPE
     if not path.exists():
         return
-    before, now = (dict(_flat(one.model_dump(mode="json", by_alias=True))) for one in (recipes.load(str(path)), recipe))
+    try:
+        begun = recipes.load(str(path))
+    except ConfigError as error:
+        console.note(f"what {path} said cannot be compared with this recipe: {first_line(error)}")
+        return
+    before, now = (dict(_flat(one.model_dump(mode="json", by_alias=True))) for one in (begun, recipe))
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key) and _counts(key)]
-    fixed = [key for key in changed if key.startswith(FIXED) and key not in FREE]
-    if fixed:
-        more = f" and {len(fixed) - 1} more" if len(fixed) > 1 else ""
-        raise ConfigError(
-            f"--resume: {path.parent} was begun with {_said(fixed[0], before)}, and the recipe has {_said(fixed[0], now)}{more}: "
-            "another model cannot go on from it; give another folder with -o"
-        )
+    for key in changed:
+        if key.startswith("tune.") and key not in TUNE_FREE:
+            raise ConfigError(
+                f"--resume {start}: begun with {_said(key, before)}, and now {_said(key, now)}: other parts train; leave it, or begin anew"
+            )
     if changed:
-        console.note("resumed with other settings: " + "; ".join(f"{_said(key, now)}, was {before.get(key)}" for key in changed))
+        console.note("resumed with other settings: " + "; ".join(_said(key, now) + _was(before.get(key)) for key in changed))
 
 
 def check_model(start: Path, model: SpeechLM) -> None:
-    """That the classes of the CTC head still are what they were, whatever the training text is now. Raises ConfigError."""
+    """That a checkpoint's tensors fit, and mean what they meant, whatever the training text is now. Raises ConfigError."""
     if not (start / "config.json").exists():
         return
-    before = checkpoint.load_config(start).ctc_alphabet
-    if before != model.config.ctc_alphabet:
-        raise ConfigError(
-            f"--resume {start}: its CTC head hears {before!r}, and with this training text it would hear {model.config.ctc_alphabet!r}: "
-            "the data is not the same; give another folder with -o"
-        )
+    before, now = _parts(checkpoint.load_config(start)), _parts(model.config)
+    for name in before:
+        if before[name] != now[name]:
+            gap = next(key for key in sorted({*before[name], *now[name]}) if before[name].get(key) != now[name].get(key))
+            was, is_now = (part[name].get(gap) for part in (before, now))
+            where = f"{name}.{gap}".removesuffix(".")
+            raise ConfigError(
+                f"--resume {start}: it is a model with {where} {was!r}, and this recipe and data make one with {is_now!r}: "
+                "it cannot become that; begin anew, with -o in another folder"
+            )
+
+
+def _parts(config: SpeechLMConfig) -> dict[str, dict[str, Any]]:
+    """What decides a model's tensors, by the part of its configuration."""
+    found: dict[str, dict[str, Any]] = {name: {"": getattr(config, name) > 0} for name in WEIGHTS}
+    for name in PARTS:
+        value = getattr(config, name)
+        plain = json.loads(json.dumps(value.to_dict() if name == "text_config" else value, default=str))
+        found[name] = dict(_flat(plain)) if isinstance(plain, dict) else {"": plain}
+        if name == "text_config":
+            found[name] = {key: each for key, each in found[name].items() if key in SHAPES}
+        found[name] = {key: each for key, each in found[name].items() if "dropout" not in key}
+    return found
 
 
 def _flat(tree: Any, above: str = "") -> Iterator[tuple[str, Any]]:
@@ -78,4 +106,9 @@ def _counts(key: str) -> bool:
 
 
 def _said(key: str, settings: dict[str, Any]) -> str:
-    return f"{key} {settings.get(key)}"
+    shown = str(settings.get(key))
+    return f"{key} {shown}" if len(shown) <= LONG else key
+
+
+def _was(value: Any) -> str:
+    return f", was {value}" if len(str(value)) <= LONG else ""

@@ -97,8 +97,8 @@ class Run:
 
     def _tokenizer(self, resuming: bool) -> Any:
         """The run's own tokenizer where it was trained for it and the run is resumed, so that it cannot get another."""
-        folder = self.out / "tokenizer"
-        if self.recipe.model.init or not resuming or not (folder / "tokenizer.json").exists():
+        folder, model = self.out / "tokenizer", self.recipe.model
+        if (model.init and not model.tokenizer.renew) or not resuming or not (folder / "tokenizer.json").exists():
             return None
         from transformers import AutoTokenizer
 

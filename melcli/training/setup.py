@@ -31,7 +31,7 @@ from melcli.models.mel_norm import GlobalNorm
 from melcli.models.processor import SpeechLMProcessor
 from melcli.models.speech_input import SpeechInput, build_speech_input, settle_speech_input, speech_input_class
 from melcli.models.start import Started, from_nothing, identify, start
-from melcli.recipe import DataSection, ModelSection, Recipe
+from melcli.recipe import TEXT_ALONE, DataSection, ModelSection, Recipe
 from melcli.scoring import normalize
 from melcli.training import measures
 from melcli.training.texts import build_tokenizer, characters, choose_dictionary, choose_lexicon, texts_of, unwritable
@@ -239,15 +239,15 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
     sounds = choose_lexicon(section, origin, data.tasks)
     corpus = texts_of(data.features.utterances, data.tasks, sounds)
     letters = characters(corpus) if section.ctc_units == "characters" else ALPHABET if section.ctc_units == "sounds" else None
-    own = section.tokenizer.renew or (origin is None and tokenizer is None)
+    own = tokenizer is None and (section.tokenizer.renew or origin is None)
     tokenizer = build_tokenizer(recipe, corpus) if own else tokenizer
     torch.manual_seed(recipe.seed)
     started = from_nothing(recipe, tokenizer, letters) if origin is None else start(origin, recipe, letters, tokenizer)
     model, fresh = started.model, started.coverage.fresh
-    if lost := unwritable(started.tokenizer, corpus):
+    if not model.hears_by_itself and (lost := unwritable(started.tokenizer, corpus)):
         console.warn(lost)
     model.config.spoken_lexicon = sounds is not None
-    spoken = [u.text or "" for u, task in zip(data.features.utterances, data.tasks, strict=True) if task != "text"]
+    spoken = [u.text or "" for u, task in zip(data.features.utterances, data.tasks, strict=True) if task not in TEXT_ALONE]
     dictionary = choose_dictionary(recipe, origin, corpus, spoken) if model.config.ctc_sounds else None
     if dictionary is None and (section.dictionary is not None or section.ctc_units == "sounds"):
         wrong = "model.dictionary is of the words that sounds make" if section.dictionary is not None else "model.ctc_units sounds"

@@ -77,7 +77,7 @@ def unwritable(tokenizer: Any, texts: Sequence[str]) -> str | None:
     shown = " ".join(sorted(lost, key=lambda character: -counts[character])[:12]) + (" ..." if len(lost) > 12 else "")
     return (
         f"{hit:,} of {len(texts):,} texts hold characters that the tokenizer cannot write ({shown}): they are learnt as {tokenizer.unk_token}; "
-        "write them otherwise, figures as words, say, or have a tokenizer made of this text: model.tokenizer.renew=true"
+        "write them otherwise, figures as words, say; with model.init, model.tokenizer.renew=true has a tokenizer made of this text"
     )
 
 

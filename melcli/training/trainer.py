@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from melcli.errors import CheckpointError, ConfigError, is_out_of_memory
+from melcli.errors import CheckpointError, ConfigError, first_line, is_out_of_memory
 from melcli.files import write_text, writing
 from melcli.models import checkpoint
 from melcli.models.decoding.generate import Strategy
@@ -36,6 +36,7 @@ REMEDY = (  # where memory does not hold a batch
     "train.gradient_checkpointing less still; --dry-run tries the largest batch"
 )
 
+TAKEN = ("initial_lr", "weight_decay", "betas")  # of a group of parameters, from the recipe and not from a checkpoint
 Evaluate = Callable[[SpeechLM, Strategy | None], dict[str, float]]
 
 
@@ -110,12 +111,28 @@ class SpeechTrainer(Trainer):
         return self.optimizer
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """As the Trainer does. Raises CheckpointError where the checkpoint is of another optimizer."""
+        """As the Trainer does, but that learning rates, weight decay and betas are the recipe's of now.
+
+        Raises CheckpointError where the checkpoint is of another optimizer, or of other groups of parameters.
+        """
+        if checkpoint is None:
+            return
+        wanted = [{name: group[name] for name in TAKEN if name in group} for group in self.optimizer.param_groups]
         try:
             super()._load_optimizer_and_scheduler(checkpoint)
         except (KeyError, CheckpointError):
             name = "muon" if self.muon else "adamw"
             raise CheckpointError(f"{checkpoint}: made with another optimizer than train.optimizer {name}; go on with that") from None
+        except ValueError as error:
+            raise CheckpointError(f"{checkpoint}: its optimizer trained other parameters, or with tune.speech_lr ({first_line(error)})") from None
+        scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
+        if not hasattr(scheduler, "lr_lambdas") or any("initial_lr" not in group for group in wanted):
+            return
+        scheduler.base_lrs = [group["initial_lr"] for group in wanted]
+        factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
+        for group, asked, factor in zip(self.optimizer.param_groups, wanted, factors, strict=True):
+            group |= asked | {"lr": asked["initial_lr"] * factor}
+        scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
         began = time.perf_counter()

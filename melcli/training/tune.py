@@ -14,7 +14,7 @@ from transformers import PretrainedConfig
 from melcli.errors import ConfigError
 from melcli.models.coverage import Patterns, group_of, layer_of, millions
 from melcli.models.layers import layer_range
-from melcli.models.lora import is_lora
+from melcli.models.lora import is_lora, lora_is_zero
 from melcli.models.speech_lm import SpeechLM
 from melcli.recipe import TuneSection
 
@@ -56,7 +56,8 @@ def choose(model: SpeechLM, tune: TuneSection) -> list[Group]:
         group.trains += parameter.numel() * parameter.requires_grad
     freeze.check_used(())
     keep.check_used(())
-    if tune.llm == "lora" and not any(parameter.requires_grad for name, parameter in named(model) if is_lora(name)):
+    idle_lora = tune.llm == "lora" and not any(parameter.requires_grad for name, parameter in named(model) if is_lora(name))
+    if idle_lora and (model.config.lora is None or lora_is_zero(model)):
         why = "ce_weight 0 learns by CTC at the speech input, which asks nothing of the language model" if model.hears_by_itself else "all are frozen"
         raise ConfigError(f"tune.llm lora: no adapter would train ({why}); leave it out")
     if not any(group.trains for group in groups.values()):
