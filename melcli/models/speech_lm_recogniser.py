@@ -90,7 +90,7 @@ class SpeechLMRecogniser:
     def hinted(self, hints: Hints) -> SpeechLMRecogniser:
         """The same model, its weights shared, told something else; hotwords need a beam or a dictionary. Raises UsageError.
 
-        The tokenizer is a copy: this one may be at work in another thread, and keeps settings of a call in itself.
+        What is put into tokens is by a copy of the tokenizer: this one may be at work in another thread, and keeps settings of a call in itself.
         """
         strategy = self.strategy
         if hints.hotwords and not isinstance(strategy, Beam | ByCtc):
@@ -98,7 +98,8 @@ class SpeechLMRecogniser:
                 raise UsageError(ONE_PATH)
             strategy = Beam()
         processor = copy(self.processor)
-        processor.tokenizer = deepcopy(self.processor.tokenizer)
+        if hints.hotwords or hints.prompt is not None:
+            processor.tokenizer = deepcopy(self.processor.tokenizer)
         return SpeechLMRecogniser(self.model, _told(self.model, processor, hints, "the model"), strategy, self.rows, hints, self.greedy_asked)
 
     @property
