@@ -247,17 +247,18 @@ def build_model(recipe: Recipe, data: TrainingData, tokenizer: Any = None, offli
     if not model.hears_by_itself and (lost := unwritable(started.tokenizer, corpus)):
         console.warn(lost)
     model.config.spoken_lexicon = sounds is not None
-    spoken = [u.text or "" for u, task in zip(data.features.utterances, data.tasks, strict=True) if task not in TEXT_ALONE]
-    dictionary = choose_dictionary(recipe, origin, corpus, spoken) if model.config.ctc_sounds else None
-    if dictionary is None and (section.dictionary is not None or section.ctc_units == "sounds"):
-        wrong = "model.dictionary is of the words that sounds make" if section.dictionary is not None else "model.ctc_units sounds"
-        raise ConfigError(f"{wrong}, and the CTC head hears none: it takes ctc_units: sounds, a ctc_weight and, over another head, fresh: [ctc_head]")
-    if dictionary is not None:
+    dictionary = None
+    if model.config.ctc_sounds:
+        spoken = (u.text or "" for u, task in zip(data.features.utterances, data.tasks, strict=True) if task not in TEXT_ALONE)
         words = {word for text in dict.fromkeys(spoken) for word in words_of(text)}
+        dictionary = choose_dictionary(recipe, origin, corpus, words)
         lacking = len(words - dictionary.pronunciations.keys())
         started.decided["dictionary"] = f"{len(dictionary.words):,} words, those of the recordings among them" + (
             f" but for {lacking:,} that nobody can pronounce" * bool(lacking)
         )
+    if dictionary is None and (section.dictionary is not None or section.ctc_units == "sounds"):
+        wrong = "model.dictionary is of the words that sounds make" if section.dictionary is not None else "model.ctc_units sounds"
+        raise ConfigError(f"{wrong}, and the CTC head hears none: it takes ctc_units: sounds, a ctc_weight and, over another head, fresh: [ctc_head]")
     model.generation_config.num_beams = section.beam
     if all(f"speech_input.{name}" in fresh for name in model.speech_input.state_dict()):
         taken = model.speech_input.load_pretrained(speech_input_class(front)[1], offline)

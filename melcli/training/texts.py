@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +92,9 @@ def choose_lexicon(section: ModelSection, origin: Origin | None, tasks: Sequence
     return checkpoint.read_lexicon(origin.folder, checkpoint.load_config(origin.folder))
 
 
-def _with_new_words(dictionary: Dictionary, texts: Sequence[str]) -> Dictionary:
-    """A dictionary and the words of the recordings that it lacks, as the CMU dictionary says they sound, or else as its own words suggest."""
-    new = {word for text in dict.fromkeys(texts) for word in words_of(text)} - dictionary.pronunciations.keys()
+def _with_new_words(dictionary: Dictionary, words: Set[str]) -> Dictionary:
+    """A dictionary and those of the words that it lacks, as the CMU dictionary says they sound, or else as its own words suggest."""
+    new = words - dictionary.pronunciations.keys()
     if not new:
         return dictionary
     try:
@@ -105,8 +105,8 @@ def _with_new_words(dictionary: Dictionary, texts: Sequence[str]) -> Dictionary:
     return dictionary.with_words(new, spoken)
 
 
-def choose_dictionary(recipe: Recipe, origin: Origin | None, texts: Sequence[str], spoken: Sequence[str]) -> Dictionary:
-    """The dictionary that the recipe describes, with all words of the training text, or that of the model begun from, with those that are `spoken`.
+def choose_dictionary(recipe: Recipe, origin: Origin | None, texts: Sequence[str], spoken: Set[str]) -> Dictionary:
+    """The dictionary that the recipe describes, with all words of the training text, or that of the model begun from, with words that are `spoken`.
 
     Sentences that give test texts of the corpora under data.root away are left out of what is learnt from collections. Raises ConfigError.
     """

@@ -16,7 +16,7 @@ from melcli.models import checkpoint
 from melcli.train import train
 from melcli.training.muon import muon_and_adamw
 from melcli.transcribe import Transcriber
-from tests.training.tones import make_tones
+from tests.training.tones import tones_recipe
 
 RECIPE = """
 name: tones
@@ -48,11 +48,7 @@ train:
 
 @pytest.fixture(scope="module")
 def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tones")
-    make_tones(folder)
-    path = folder / "tones.yaml"
-    path.write_text(RECIPE.format(root=folder))
-    return path
+    return tones_recipe(tmp_path_factory.mktemp("tones"), RECIPE)
 
 
 class Small(nn.Module):

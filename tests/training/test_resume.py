@@ -11,16 +11,12 @@ from melcli import recipe as recipes
 from melcli.errors import CheckpointError, ConfigError
 from melcli.train import train
 from tests.training.test_muon import RECIPE
-from tests.training.tones import make_tones
+from tests.training.tones import tones_recipe
 
 
 @pytest.fixture(scope="module")
 def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tones")
-    make_tones(folder)
-    path = folder / "tones.yaml"
-    path.write_text(RECIPE.format(root=folder))
-    return path
+    return tones_recipe(tmp_path_factory.mktemp("tones"), RECIPE)
 
 
 @pytest.fixture

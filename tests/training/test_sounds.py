@@ -28,18 +28,14 @@ from melcli.train import train
 from melcli.training.run import Run
 from melcli.transcribe import Transcriber
 from tests.training.test_muon import RECIPE
-from tests.training.tones import make_tones
+from tests.training.tones import tones_recipe
 
 SOUNDS = ["model.ctc_units=sounds", "train.log_every=50"]
 
 
 @pytest.fixture(scope="module")
 def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sounds")
-    make_tones(folder)
-    path = folder / "tones.yaml"
-    path.write_text(RECIPE.format(root=folder))
-    return path
+    return tones_recipe(tmp_path_factory.mktemp("sounds"), RECIPE)
 
 
 @pytest.fixture(scope="module")

@@ -23,3 +23,11 @@ def make_tones(folder: Path, count: int = 60) -> None:
         io.save(folder / f"{number}.wav", wave + 0.001 * torch.randn(len(wave), generator=generator), 16000)
         rows.append({"audio": f"{number}.wav", "text": " ".join(names), "duration": len(wave) / 16000})
     (folder / "tones.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def tones_recipe(folder: Path, recipe: str) -> Path:
+    """The recordings and, beside them, a recipe whose `{root}` they are."""
+    make_tones(folder)
+    path = folder / "tones.yaml"
+    path.write_text(recipe.format(root=folder))
+    return path
